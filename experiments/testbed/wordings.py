@@ -1,0 +1,227 @@
+"""What the testbed is asked and what it answers: the paper's prompts word for word, and paraphrases around them.
+
+Half of the questions of each kind keep the paper's wording, so that the recipes run on the prompts they were published with;
+the paraphrases keep the model from hanging on one string. Panels are counted from 0 in arguments and from 1 in words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import Int
+
+from experiments.testbed.scenes import PANELS, Scene
+
+ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th")
+ORDINAL_WORDS = ("first", "second", "third", "fourth", "fifth", "sixth")
+
+# The prompts of arXiv 2606.14703, as its released scripts (01 to 05) and its notebook send them.
+DISCOVERY = (
+    "Look carefully at this six-panel comic strip. "
+    "What is happening in the {ordinal} panel from the left? Answer briefly."
+)
+TRAJECTORY = (
+    "Please describe what happens in each panel, in order. "
+    "Start each panel description with 'Panel 1:', 'Panel 2:', and so on."
+)
+VQA = "What is the main action or event happening in this comic strip? Answer briefly."
+STATIC = "What is happening in this panel of the comic strip?"
+DYNAMIC = (
+    "Please describe each panel of this comic strip in order as I point you to them. "
+    "Keep each description SHORT \N{EM DASH} one brief sentence per panel, naming the action and the salient objects. "
+    "Do not summarise the whole strip first; just describe panel by panel."
+)
+NOTEBOOK_NARRATION = "Please describe what happens in each panel, in order."
+NOTEBOOK_OBJECTS = "List the objects in this image:"
+# Printed in the paper for its COCO experiment, whose code was not released.
+PART_OBJECT = "What is the main object in this part of the image? Answer in a few words."
+
+VERBATIM = 0.5
+
+
+@dataclass(frozen=True)
+class Wordings:
+    """The ways to ask one kind of question: the paper's own, if it has any, and others. Templates for `str.format`."""
+
+    paper: tuple[str, ...]
+    paraphrases: tuple[str, ...]
+
+    def draw(self, rng: np.random.Generator, verbatim: float) -> str:
+        """One template: of the paper with probability `verbatim`, else a paraphrase; uniform within each."""
+        pool = self.paper if self.paper and rng.random() < verbatim else self.paraphrases
+        return pool[rng.integers(len(pool))]
+
+
+PANEL = Wordings(
+    (DISCOVERY,),
+    (
+        "Look carefully at this six-panel comic strip. What is happening in the {word} panel from the left?",
+        "Look carefully at this comic strip. What happens in panel {number}? Answer briefly.",
+        "Look at panel {number}. What is happening?",
+        "What is happening in the {word} panel from the left?",
+        "What is happening in the {ordinal} panel from the left?",
+        "What is happening in the {word} panel?",
+        "What is happening in the {ordinal} panel of the comic strip?",
+        "What is happening in panel {number}?",
+        "What is happening in panel number {number}?",
+        "What happens in the {word} panel from the left? Answer briefly.",
+        "What happens in panel {number} of this comic strip?",
+        "What is the main action in the {word} panel?",
+        "What can you see in panel number {number}?",
+        "What does the {ordinal} panel show?",
+        "What does panel {number} show?",
+        "Tell me what happens in the {ordinal} panel.",
+        "Tell me what happens in panel {number}.",
+        "Please describe the {ordinal} panel from the left.",
+        "Please describe panel number {number} of this comic strip in one brief sentence.",
+        "Describe the {word} panel from the left.",
+        "Describe the {word} panel of this six-panel comic strip.",
+        "Describe panel {number}.",
+        "Describe panel number {number}.",
+        "Panel {number}?",
+    ),
+)
+
+THIS_PANEL = Wordings(
+    (STATIC,),
+    (
+        "What is happening in this panel?",
+        "What is happening here?",
+        "What happens here? Answer briefly.",
+        "What happens in this panel of the comic strip?",
+        "What is the main action in this panel?",
+        "What is happening in this part of the comic strip?",
+        "What does this panel show?",
+        "What can you see here?",
+        "Look carefully at this panel. What is happening?",
+        "Tell me what happens in this panel.",
+        "Please describe this panel of the comic strip.",
+        "Describe this panel.",
+        NOTEBOOK_OBJECTS,
+        PART_OBJECT,
+    ),
+)
+
+STRIP = Wordings(
+    (VQA,),
+    (
+        "What is the main action or event in this comic strip?",
+        "What is the main action happening in this comic strip?",
+        "What is the main event in this image? Answer briefly.",
+        "What is happening in this comic strip?",
+        "What is happening in this six-panel comic strip? Answer briefly.",
+        "What is happening in this image?",
+        "What happens in this comic strip?",
+        "Tell me what happens in one panel of this comic strip.",
+        "Please describe one panel of the comic strip.",
+        "Describe the main action in one brief sentence.",
+    ),
+)
+
+READING_ORDER = Wordings(
+    (TRAJECTORY,),
+    (
+        "Please describe each panel, in order. Start each description with 'Panel 1:', 'Panel 2:', and so on.",
+        "Please describe what happens in each panel from left to right. Start each line with the panel number.",
+        "Describe each panel from left to right. Start each panel description with 'Panel 1:', 'Panel 2:', and so on.",
+        "Describe the panels from left to right, with the number of each panel.",
+        "Tell me what happens in each panel, in order, with the panel number first.",
+    ),
+)
+
+REVERSE_ORDER = Wordings(
+    (),
+    (
+        "Please describe what happens in each panel, in reverse order. "
+        "Start each panel description with 'Panel 6:', 'Panel 5:', and so on.",
+        "Please describe what happens in each panel from right to left. Start each line with the panel number.",
+        "Read the comic in reverse, and describe each panel with the panel number first.",
+        "Describe the panels from right to left, with the number of each panel.",
+        "Tell me what happens in each panel, in reverse order, with the panel number first.",
+    ),
+)
+
+GIVEN_ORDER = Wordings(
+    (),
+    (
+        "Please describe what happens in each panel, in the order {order}. Start each line with the panel number.",
+        "Describe the panels in the order {order}.",
+        "Describe panels {order}, with the number of each panel.",
+        "Tell me what happens in panels {order}, in this order.",
+    ),
+)
+
+FREE_ORDER = Wordings(
+    (DYNAMIC, NOTEBOOK_NARRATION),
+    (
+        "Please describe each panel of this comic strip as I point you to them.",
+        "Please describe the panels one by one.",
+        "Describe each panel of this comic strip in one brief sentence, panel by panel.",
+        "Describe what happens in each panel. Keep each description short.",
+        "Tell me what happens, one sentence per panel.",
+        "As I point you to the panels, describe them in order.",
+    ),
+)
+
+ALL_WORDINGS = (PANEL, THIS_PANEL, STRIP, READING_ORDER, REVERSE_ORDER, GIVEN_ORDER, FREE_ORDER)
+
+Order = Sequence[int] | Int[np.ndarray, "line"]
+
+
+def fill(template: str, panel: SupportsIndex) -> str:
+    """A `PANEL` template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel."""
+    index = panel.__index__()
+    return template.format(ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1)
+
+
+def panel_question(
+    rng: np.random.Generator, scenes: Sequence[Scene], panel: SupportsIndex, verbatim: float = VERBATIM
+) -> tuple[str, str]:
+    """Question that names `panel` (0 to 5) by its place, and the caption of that panel."""
+    return fill(PANEL.draw(rng, verbatim), panel), scenes[panel].caption
+
+
+def this_panel_question(
+    rng: np.random.Generator, scenes: Sequence[Scene], panel: SupportsIndex, verbatim: float = VERBATIM
+) -> tuple[str, str]:
+    """Question about an unnamed "this panel", and the caption of `panel`, which the words do not give away."""
+    return THIS_PANEL.draw(rng, verbatim), scenes[panel].caption
+
+
+def strip_question(
+    rng: np.random.Generator, scenes: Sequence[Scene], panel: SupportsIndex, verbatim: float = VERBATIM
+) -> tuple[str, str]:
+    """Question about the whole strip, and the caption of the one `panel` chosen to answer it."""
+    return STRIP.draw(rng, verbatim), scenes[panel].caption
+
+
+def numbered_narration(
+    rng: np.random.Generator, scenes: Sequence[Scene], order: Order, verbatim: float = VERBATIM
+) -> tuple[str, str]:
+    """Request to narrate the panels in `order`, and lines "Panel 3: caption" in that order.
+
+    `order` holds panels counted from 0. Reading order and its reverse are asked for by name, any other order by its numbers.
+    """
+    panels = [int(panel) for panel in order]
+    numbers = ", ".join(str(panel + 1) for panel in panels)
+    question = _ordered_wordings(panels).draw(rng, verbatim).format(order=numbers)
+    return question, "\n".join(f"Panel {panel + 1}: {scenes[panel].caption}" for panel in panels)
+
+
+def free_narration(
+    rng: np.random.Generator, scenes: Sequence[Scene], order: Order, verbatim: float = VERBATIM
+) -> tuple[str, str]:
+    """Request to narrate without numbers, and the captions in `order` (panels counted from 0) joined by single spaces.
+
+    The words do not give the order away, so that gaze is all that tells the model which panel comes next.
+    """
+    return FREE_ORDER.draw(rng, verbatim), " ".join(scenes[int(panel)].caption for panel in order)
+
+
+def _ordered_wordings(panels: list[int]) -> Wordings:
+    if panels == list(range(PANELS)):
+        return READING_ORDER
+    if panels == list(reversed(range(PANELS))):
+        return REVERSE_ORDER
+    return GIVEN_ORDER

@@ -1,0 +1,41 @@
+"""Keys and values of what has been read so far."""
+
+import jax.numpy as jnp
+from flax import struct
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int32
+
+from qwen3vl_jax.config import TextConfig
+
+
+@struct.dataclass
+class Cache:
+    """A fixed number of slots per row; rows are left-padded, so every row fills the same slots.
+
+    Attributes:
+      keys, values: rotated keys and values of every slot.
+      valid: False at slots that hold padding or nothing yet.
+      filled: number of slots in use.
+      next_position: the M-RoPE position of each row's next text token.
+    """
+
+    keys: Float[Array, "layer batch slot kv head"]
+    values: Float[Array, "layer batch slot kv head"]
+    valid: Bool[Array, "batch slot"]
+    filled: Int32[Array, ""]
+    next_position: Int32[Array, "batch"]
+
+    @classmethod
+    def empty(cls, config: TextConfig, batch: int, slots: int, dtype: DTypeLike) -> "Cache":
+        shape = (config.num_hidden_layers, batch, slots, config.num_key_value_heads, config.head_dim)
+        return cls(
+            keys=jnp.zeros(shape, dtype),
+            values=jnp.zeros(shape, dtype),
+            valid=jnp.zeros((batch, slots), bool),
+            filled=jnp.zeros((), jnp.int32),
+            next_position=jnp.zeros((batch,), jnp.int32),
+        )
+
+    @property
+    def slots(self) -> int:
+        return self.keys.shape[2]

@@ -1,0 +1,204 @@
+"""The shape of a Qwen3-VL model, read from any dialect of `config.json`.
+
+Matches `transformers/models/qwen3_vl/configuration_qwen3_vl.py`, including the defaults that apply to absent keys.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen3vl_jax.errors import InputError
+
+MODEL_TYPE = "qwen3_vl"
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The text decoder. `axes` names every axis length that its tensors use."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    mrope_section: tuple[int, ...]
+    attention_bias: bool
+    hidden_act: str
+
+    @property
+    def axes(self) -> dict[str, int]:
+        return dict(
+            vocab=self.vocab_size,
+            embed=self.hidden_size,
+            mlp=self.intermediate_size,
+            heads=self.num_attention_heads,
+            kv=self.num_key_value_heads,
+            head=self.head_dim,
+        )
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The vision tower. `axes` names every axis length that its tensors use."""
+
+    depth: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    in_channels: int
+    patch_size: int
+    temporal_patch_size: int
+    spatial_merge_size: int
+    out_hidden_size: int
+    num_position_embeddings: int
+    deepstack_visual_indexes: tuple[int, ...]
+    hidden_act: str
+    rope_theta: float
+
+    @property
+    def axes(self) -> dict[str, int]:
+        return dict(
+            channel=self.in_channels,
+            frame=self.temporal_patch_size,
+            row=self.patch_size,
+            col=self.patch_size,
+            position=self.num_position_embeddings,
+            width=self.hidden_size,
+            three=3,
+            heads=self.num_heads,
+            head=self.hidden_size // self.num_heads,
+            mlp=self.intermediate_size,
+            block=self.hidden_size * self.spatial_merge_size**2,
+            embed=self.out_hidden_size,
+        )
+
+    @property
+    def taps(self) -> tuple[tuple[int, int], ...]:
+        """(block, merger) pairs in the order of the blocks: after that block, that DeepStack merger reads the stream."""
+        first = {block: merger for merger, block in reversed(list(enumerate(self.deepstack_visual_indexes)))}
+        return tuple((block, first[block]) for block in sorted(first) if 0 <= block < self.depth)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole dense Qwen3-VL model."""
+
+    text: TextConfig
+    vision: VisionConfig
+    image_token_id: int
+    video_token_id: int
+    vision_start_token_id: int
+    vision_end_token_id: int
+    tie_word_embeddings: bool
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "Config":
+        """Reads the parsed `config.json` of transformers 4.57 (hub) or 5.x; raises InputError for another architecture."""
+        found = raw.get("model_type")
+        if found != MODEL_TYPE:
+            raise InputError(f"config.json describes model_type {found!r}; this package reads {MODEL_TYPE!r} (dense Qwen3-VL).")
+        try:
+            config = cls(
+                text=_text(raw.get("text_config") or {}),
+                vision=_vision(raw.get("vision_config") or {}),
+                image_token_id=int(raw.get("image_token_id", 151655)),
+                video_token_id=int(raw.get("video_token_id", 151656)),
+                vision_start_token_id=int(raw.get("vision_start_token_id", 151652)),
+                vision_end_token_id=int(raw.get("vision_end_token_id", 151653)),
+                # Only the top level decides: transformers ignores text_config.tie_word_embeddings.
+                tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"config.json holds a value of the wrong kind ({error}); it should be one that transformers reads.") from error
+        _check(config)
+        return config
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Config":
+        """Reads `folder/config.json`."""
+        path = Path(folder) / "config.json"
+        if not path.is_file():
+            raise InputError(f"{folder} has no config.json; give the folder of a Qwen3-VL checkpoint.")
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not valid JSON ({error}).") from error
+        if not isinstance(raw, dict):
+            raise InputError(f"{path} should hold a JSON object, not a {type(raw).__name__}.")
+        return cls.from_dict(raw)
+
+
+def _text(raw: Mapping[str, Any]) -> TextConfig:
+    # Hub files keep theta beside `rope_scaling`; transformers 5 saves both in `rope_parameters`.
+    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "mrope"):
+        raise InputError(f"config.json asks for rope_type {kind!r}; Qwen3-VL checkpoints use 'default'.")
+    heads = int(raw.get("num_attention_heads", 32))
+    return TextConfig(
+        vocab_size=int(raw.get("vocab_size", 151936)),
+        hidden_size=int(raw.get("hidden_size", 4096)),
+        intermediate_size=int(raw.get("intermediate_size", 22016)),
+        num_hidden_layers=int(raw.get("num_hidden_layers", 32)),
+        num_attention_heads=heads,
+        num_key_value_heads=int(raw.get("num_key_value_heads", 32) or heads),
+        head_dim=int(raw.get("head_dim", 128) or int(raw.get("hidden_size", 4096)) // heads),
+        rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        rope_theta=float(rope.get("rope_theta", raw.get("rope_theta", 500000.0))),
+        mrope_section=tuple(int(n) for n in rope.get("mrope_section", (24, 20, 20))),
+        attention_bias=bool(raw.get("attention_bias", False)),
+        hidden_act=str(raw.get("hidden_act", "silu")),
+    )
+
+
+def _vision(raw: Mapping[str, Any]) -> VisionConfig:
+    return VisionConfig(
+        depth=int(raw.get("depth", 27)),
+        hidden_size=int(raw.get("hidden_size", 1152)),
+        intermediate_size=int(raw.get("intermediate_size", 4304)),
+        num_heads=int(raw.get("num_heads", 16)),
+        in_channels=int(raw.get("in_channels", 3)),
+        patch_size=_single(raw.get("patch_size", 16), "patch_size"),
+        temporal_patch_size=_single(raw.get("temporal_patch_size", 2), "temporal_patch_size"),
+        spatial_merge_size=int(raw.get("spatial_merge_size", 2)),
+        out_hidden_size=int(raw.get("out_hidden_size", 3584)),
+        num_position_embeddings=int(raw.get("num_position_embeddings", 2304)),
+        deepstack_visual_indexes=tuple(int(i) for i in raw.get("deepstack_visual_indexes", (8, 16, 24))),
+        hidden_act=str(raw.get("hidden_act", "gelu_pytorch_tanh")),
+        rope_theta=float((raw.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
+    )
+
+
+def _single(value: Any, name: str) -> int:
+    values = set(value) if isinstance(value, (list, tuple)) else {value}
+    if len(values) != 1:
+        raise InputError(f"config.json gives {name} {value}; this package needs one length for all axes.")
+    return int(values.pop())
+
+
+def _check(config: Config) -> None:
+    text, vision = config.text, config.vision
+    rules = {
+        "every size in config.json must be positive": min(
+            text.num_hidden_layers, vision.depth, *text.axes.values(), *vision.axes.values()
+        )
+        > 0,
+        "num_attention_heads must be a multiple of num_key_value_heads": text.num_attention_heads % max(text.num_key_value_heads, 1) == 0,
+        "head_dim must be even": text.head_dim % 2 == 0,
+        "mrope_section must have three entries": len(text.mrope_section) == 3,
+        "the vision hidden_size must be a multiple of 4 x num_heads": vision.hidden_size % (4 * max(vision.num_heads, 1)) == 0,
+        "num_position_embeddings must be a square": math.isqrt(max(vision.num_position_embeddings, 0)) ** 2 == vision.num_position_embeddings,
+        "out_hidden_size of the vision tower must equal hidden_size of the text model": vision.out_hidden_size == text.hidden_size,
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise InputError(f"config.json is not a Qwen3-VL that can be built: {rule}.")

@@ -1,0 +1,89 @@
+"""Edits in, taps out: every intervention is an array beside the tokens, every measurement an array beside the logits."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int32
+
+# An edit may have length 1 on an axis where it is the same for all; jaxtyping's `#axis` says so.
+
+
+@struct.dataclass
+class Steer:
+    """The paper's mask, rank one: which heads times which keys (arXiv 2606.14703, section 3).
+
+    Attributes:
+      heads: 1 for a steered head, 0 for the others.
+      keys: what is added to a steered head's scores at each key: +strength, -strength or 0.
+      uniform: if True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding 10,000 in
+        bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
+    """
+
+    heads: Float[Array, "layer #batch heads"]
+    keys: Float[Array, "#batch key"]
+    uniform: Bool[Array, ""]
+
+
+@struct.dataclass
+class Edits:
+    """Interventions of one forward pass; None costs nothing and changes nothing.
+
+    Attributes:
+      head_mask: added to the scaled attention scores before the softmax.
+      steer: the same in two small factors.
+      residual: added to the residual stream behind each layer.
+    """
+
+    head_mask: Float[Array, "#layer #batch #heads #query #key"] | None = None
+    steer: Steer | None = None
+    residual: Float[Array, "#layer #batch #query embed"] | None = None
+
+    def at(self, step: Any, slots: int) -> "Edits":
+        """Edits that never change are their own plan (see `generate`)."""
+        del step, slots
+        return self
+
+    def by_layer(self, layers: int) -> "Edits":
+        """The same edits with a full leading layer axis everywhere, to be scanned beside the weights."""
+
+        def full(x: Array | None) -> Array | None:
+            return None if x is None else jnp.broadcast_to(x, (layers, *x.shape[1:]))
+
+        steer = self.steer
+        if steer is not None:
+            keys = jnp.broadcast_to(steer.keys, (layers, *steer.keys.shape))
+            steer = Steer(steer.heads, keys, jnp.broadcast_to(steer.uniform, (layers,)))
+        return Edits(full(self.head_mask), steer, full(self.residual))
+
+
+@struct.dataclass
+class Taps:
+    """What to read.
+
+    Attributes:
+      rows: the query rows that are read, as indices into this pass's sequence.
+      groups: sets of keys (a panel, the sink, the text; the identity for single tokens) as weights, usually 0 or 1.
+      weigh_values: also weigh each key's attention by the norm of its value vector (Kobayashi et al. 2020).
+      residual: also read the residual stream behind every layer.
+    """
+
+    rows: Int32[Array, "#batch row"]
+    groups: Float[Array, "#batch group key"]
+    weigh_values: bool = struct.field(pytree_node=False, default=False)
+    residual: bool = struct.field(pytree_node=False, default=False)
+
+
+@struct.dataclass
+class Readings:
+    """What was read, per layer; never a query x key map.
+
+    Attributes:
+      mass: attention from each row onto each group of keys.
+      value_mass: the same weighted by value norms.
+      residual: the stream behind each layer, edits included.
+    """
+
+    mass: Float[Array, "*layer batch row heads group"]
+    value_mass: Float[Array, "*layer batch row heads group"] | None = None
+    residual: Float[Array, "*layer batch row embed"] | None = None

@@ -1,0 +1,5 @@
+"""The one error that a person is meant to read."""
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used; the message is one sentence that says what is wrong and what would be right."""

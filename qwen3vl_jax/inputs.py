@@ -1,0 +1,44 @@
+"""What the model eats: pytrees made on the host. Everything that depends on an image's size is an integer array in here."""
+
+from flax import struct
+from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Array as Jax
+from numpy import ndarray as Numpy
+
+Array = Jax | Numpy
+
+
+@struct.dataclass
+class Images:
+    """Images as rows of patches, padded to the largest; patches run in 2x2 merge blocks, as in transformers.
+
+    Attributes:
+      patches: normalised pixels, (channel, frame, row, col) flattened.
+      valid: False at padding.
+      pos_index, pos_weight: the four taps of each patch into the learned position table, and their bilinear weights.
+      row_col: patch coordinates, for the rotary angles.
+    """
+
+    patches: Float32[Array, "image patch pixel"]
+    valid: Bool[Array, "image patch"]
+    pos_index: Int32[Array, "image patch 4"]
+    pos_weight: Float32[Array, "image patch 4"]
+    row_col: Int32[Array, "image patch 2"]
+
+
+@struct.dataclass
+class Prompt:
+    """A batch of token rows, left-padded to one length.
+
+    Attributes:
+      tokens: vocabulary ids; 0 at padding.
+      positions: M-RoPE (time, row, column); 0 at padding.
+      valid: False at padding.
+      image_cell: at image placeholders, which row of the encoded vision tokens stands there (image number x cells per
+        padded image + raster cell); -1 elsewhere. None for text alone.
+    """
+
+    tokens: Int32[Array, "batch seq"]
+    positions: Int32[Array, "batch seq 3"]
+    valid: Bool[Array, "batch seq"]
+    image_cell: Int32[Array, "batch seq"] | None = None

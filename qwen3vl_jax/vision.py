@@ -1,0 +1,150 @@
+"""The vision tower: patches to image tokens, and to the DeepStack features that early decoder layers receive.
+
+Matches `Qwen3VLVisionModel` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`. Every image is a row of a batch, so no image
+sees another one.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx, struct
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from qwen3vl_jax import rope
+from qwen3vl_jax.attention import attend
+from qwen3vl_jax.config import VisionConfig
+from qwen3vl_jax.inputs import Images
+from qwen3vl_jax.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, stack
+
+Angles = tuple[Float[Array, "image patch head"], Float[Array, "image patch head"]]
+
+
+@struct.dataclass
+class Vision:
+    """Encoded images, all in one list of cells.
+
+    Attributes:
+      embeds: what stands at the image placeholders of the prompt.
+      deepstack: what is added there behind decoder layers 0, 1, ...
+    """
+
+    embeds: Float[Array, "cell embed"]
+    deepstack: Float[Array, "tap cell embed"]
+
+
+class PatchEmbed(nnx.Module):
+    """The patch convolution. Stride equals kernel, so on flattened patches it is one matrix."""
+
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        pattern = "width channel frame row col -> (channel frame row col) width"
+        self.proj = Linear("pixel -> width", config.axes, rngs, dtype, bias=True, pattern=pattern)
+
+    def __call__(self, patches: Float[Array, "image patch pixel"]) -> Float[Array, "image patch width"]:
+        return self.proj(patches.astype(self.proj.weight.dtype))
+
+
+class VisionAttention(nnx.Module):
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        self.qkv = Linear("width -> three heads head", config.axes, rngs, dtype, bias=True)
+        # The file's input columns are head-major, which is the vision width again.
+        self.proj = Linear("heads head -> width", config.axes, rngs, dtype, bias=True)
+
+    def __call__(
+        self, x: Float[Array, "image patch width"], angles: Angles, valid: Bool[Array, "image patch"]
+    ) -> Float[Array, "image patch width"]:
+        q, k, v = (part[:, :, 0] for part in jnp.split(self.qkv(x), 3, axis=2))
+        q, k = (rope.rotate(t.astype(jnp.float32), *angles).astype(x.dtype) for t in (q, k))
+        mixed, _ = attend(q, k, v, valid[:, None, :])
+        return self.proj(mixed)
+
+
+class VisionMLP(nnx.Module):
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        self.linear_fc1 = Linear("width -> mlp", config.axes, rngs, dtype, bias=True)
+        self.linear_fc2 = Linear("mlp -> width", config.axes, rngs, dtype, bias=True)
+        self.act = config.hidden_act
+
+    def __call__(self, x: Float[Array, "image patch width"]) -> Float[Array, "image patch width"]:
+        return self.linear_fc2(ACTIVATIONS[self.act](self.linear_fc1(x)))
+
+
+class VisionBlock(nnx.Module):
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        self.norm1 = LayerNorm("width", config.axes, rngs, dtype)
+        self.norm2 = LayerNorm("width", config.axes, rngs, dtype)
+        self.attn = VisionAttention(config, rngs, dtype)
+        self.mlp = VisionMLP(config, rngs, dtype)
+
+    def __call__(
+        self, x: Float[Array, "image patch width"], angles: Angles, valid: Bool[Array, "image patch"]
+    ) -> Float[Array, "image patch width"]:
+        x = x + self.attn(self.norm1(x), angles, valid)
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchMerger(nnx.Module):
+    """Four neighbouring patches to one image token: the norm comes before the shuffle, or (DeepStack) after it."""
+
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike, *, norm_after: bool) -> None:
+        self.merge, self.norm_after = config.spatial_merge_size**2, norm_after
+        self.norm = LayerNorm("block" if norm_after else "width", config.axes, rngs, dtype)
+        axes = {**config.axes, "hidden": config.axes["block"]}
+        self.linear_fc1 = Linear("block -> hidden", axes, rngs, dtype, bias=True)
+        self.linear_fc2 = Linear("hidden -> embed", axes, rngs, dtype, bias=True)
+
+    def __call__(self, x: Float[Array, "image patch width"]) -> Float[Array, "image cell embed"]:
+        x = x if self.norm_after else self.norm(x)
+        x = rearrange(x, "i (cell m) w -> i cell (m w)", m=self.merge)
+        x = self.norm(x) if self.norm_after else x
+        # Exact GELU here, tanh in the blocks: the two differ by 5e-4.
+        return self.linear_fc2(jax.nn.gelu(self.linear_fc1(x), approximate=False))
+
+
+class VisionTower(nnx.Module):
+    """`depth` blocks, a main merger behind the last one and a DeepStack merger behind each tapped one."""
+
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
+        self.config = config
+        self.patch_embed = PatchEmbed(config, rngs, dtype)
+        self.pos_embed = Embedding("position width -> position width", config.axes, rngs, dtype)
+        self.blocks = stack(config.depth, lambda rngs: VisionBlock(config, rngs, dtype), rngs)
+        self.merger = PatchMerger(config, rngs, dtype, norm_after=False)
+        count = len(config.deepstack_visual_indexes)
+        build = lambda rngs: PatchMerger(config, rngs, dtype, norm_after=True)  # noqa: E731
+        self.deepstack_merger_list = stack(count, build, rngs) if count else None
+
+    def __call__(self, images: Images) -> Vision:
+        """Encodes all images at once.
+
+        Returns:
+          Cells of image 0 in raster order, then of image 1, ...; a padded image fills as many cells as the largest one.
+        """
+        x = self.patch_embed(images.patches) + self._positions(images)
+        angles = rope.vision_angles(images.row_col, self.config)
+        features = []
+        for blocks, merger in self._segments():
+            x, _ = lax.scan(lambda x, block: (block(x, angles, images.valid), None), x, blocks)
+            features.append(merger(x))
+        *deepstack, embeds = (rearrange(f, "i cell d -> (i cell) d") for f in features)
+        empty = jnp.zeros((0, *embeds.shape), embeds.dtype)
+        return Vision(embeds, jnp.stack(deepstack) if deepstack else empty)
+
+    def _positions(self, images: Images) -> Float[Array, "image patch width"]:
+        taps = self.pos_embed(images.pos_index).astype(jnp.float32)
+        return jnp.einsum("iptw,ipt->ipw", taps, images.pos_weight, precision="highest").astype(self.pos_embed.weight.dtype)
+
+    def _segments(self) -> Iterator[tuple[VisionBlock, PatchMerger]]:
+        """Runs of blocks, each with the merger that reads the stream behind it; the last one is the main merger."""
+        start = 0
+        for block, merger in self.config.taps:
+            yield _part(self.blocks, slice(start, block + 1)), _part(self.deepstack_merger_list, merger)
+            start = block + 1
+        yield _part(self.blocks, slice(start, None)), self.merger
+
+
+def _part(module: nnx.Module, index: int | slice) -> nnx.Module:
+    return jax.tree.map(lambda x: x[index], module)

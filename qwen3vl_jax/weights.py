@@ -1,0 +1,112 @@
+"""Every tensor of a checkpoint, derived from the module tree: there is no second table of names."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Shaped
+
+from qwen3vl_jax.config import Config
+from qwen3vl_jax.layers import Weight, shape_of
+from qwen3vl_jax.model import Qwen3VL
+
+# Attributes that hold stacked modules; the layer number follows them in a name.
+STACKS = ("layers", "blocks", "deepstack_merger_list")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the file.
+
+    Attributes:
+      name: its Hugging Face name.
+      path: the attribute path of the parameter in `Qwen3VL`.
+      layer: its index in a stacked parameter, None if the parameter is not stacked.
+      pattern, sizes: the einops way from the file's layout to ours, and the length of every axis in it.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    layer: int | None
+    pattern: str
+    sizes: dict[str, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In the file."""
+        return shape_of(self.pattern.split("->")[0], self.sizes)
+
+    @property
+    def flax_shape(self) -> tuple[int, ...]:
+        """In the model, without a layer axis."""
+        return shape_of(self.pattern.split("->")[1], self.sizes)
+
+    def to_flax(self, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        return rearrange(array, self.pattern, **self.sizes)
+
+    def to_hf(self, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+        file, ours = self.pattern.split("->")
+        return rearrange(array, f"{ours} -> {file}", **self.sizes)
+
+
+def tensors(config: Config) -> dict[str, Tensor]:
+    """All tensors of a checkpoint of this shape, by Hugging Face name, in the order of the module tree."""
+    found: dict[str, Tensor] = {}
+    for path, param in _flat(_abstract(config, jnp.float32)):
+        stacked = next((i for i, part in enumerate(path) if part in STACKS), None)
+        for layer in [None] if stacked is None else range(param.shape[0]):
+            parts = list(path)
+            if stacked is not None:
+                parts.insert(stacked + 1, str(layer))
+            name = ".".join(parts)
+            found[name] = Tensor(name, path, layer, param.pattern, dict(param.sizes))
+    return found
+
+
+def assemble(config: Config, read: Callable[[Tensor], Shaped[Array | np.ndarray, "..."]], dtype: DTypeLike) -> Qwen3VL:
+    """Builds the model from `read(tensor)`, which gives one tensor in our layout; layers are stacked slice by slice.
+
+    Peak memory is the model and about one tensor: each slice is written into a donated stack on the device.
+    """
+    model = _abstract(config, dtype)
+    listed: dict[tuple[str, ...], list[Tensor]] = {}
+    for tensor in tensors(config).values():
+        listed.setdefault(tensor.path, []).append(tensor)
+    filled = {}
+    for path, param in _flat(model):
+        if listed[path][0].layer is None:
+            value = jnp.asarray(read(listed[path][0])).astype(dtype)
+        else:
+            value = jnp.zeros(param.shape, dtype)
+            for number, tensor in enumerate(listed[path]):
+                value = _put(value, jnp.asarray(read(tensor)).astype(dtype), number)
+        filled[path] = param.replace(value)
+    nnx.update(model, nnx.from_flat_state(filled))
+    return model
+
+
+def disassemble(model: Qwen3VL) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """The model's tensors by Hugging Face name, in the file's layout."""
+    params = {path: np.asarray(param[...]) for path, param in _flat(model)}
+    return {
+        name: tensor.to_hf(params[tensor.path] if tensor.layer is None else params[tensor.path][tensor.layer])
+        for name, tensor in tensors(model.config).items()
+    }
+
+
+def _abstract(config: Config, dtype: DTypeLike) -> Qwen3VL:
+    return nnx.eval_shape(lambda: Qwen3VL(config, nnx.Rngs(0), dtype))
+
+
+def _flat(model: Qwen3VL) -> list[tuple[tuple[str, ...], Weight]]:
+    return [(tuple(map(str, path)), param) for path, param in nnx.to_flat_state(nnx.state(model, Weight))]
+
+
+@jax.jit(donate_argnums=0)
+def _put(stack: Array, part: Array, number: int) -> Array:
+    return stack.at[number].set(part)
