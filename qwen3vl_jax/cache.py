@@ -1,5 +1,6 @@
 """Keys and values of what has been read so far."""
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
@@ -39,3 +40,9 @@ class Cache:
     @property
     def slots(self) -> int:
         return self.keys.shape[2]
+
+    def branch(self, copies: int, room: int) -> "Cache":
+        """Every row `copies` times in a row, with `room` more empty slots: several continuations of one prefix."""
+        copied: Cache = jax.tree.map(lambda x: x if x.ndim == 0 else jnp.repeat(x, copies, axis=1 if x.ndim == 5 else 0), self)
+        roomy = [jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0), (0, 0))) for x in (copied.keys, copied.values)]
+        return copied.replace(keys=roomy[0], values=roomy[1], valid=jnp.pad(copied.valid, ((0, 0), (0, room))))

@@ -1,7 +1,7 @@
 """Text and pictures to model inputs: chat template, tokens, positions, padding. All of it on the host, in numpy.
 
-    processor = Processor.load(folder)
-    prompt, images, grids = processor([processor.chat("What happens in panel 3?")], [["strip.png"]])
+processor = Processor.load(folder)
+prompt, images, grids = processor([processor.chat("What happens in panel 3?")], [["strip.png"]])
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from qwen3vl_jax import layout
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import ImageLike, ImageSettings, patchify
-from qwen3vl_jax.inputs import Images, Prompt
+from qwen3vl_jax.inputs import Array, Images, Prompt
 
 Message = Mapping[str, Any]
 """One turn: `role`, and `content` as a text or a list of `{"type": "image"}` and `{"type": "text", "text": ...}`."""
@@ -65,7 +65,7 @@ class Processor:
     template: str | None = None
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "Processor":
+    def load(cls, folder: str | Path) -> "Processor":
         """Reads config, tokenizer, image settings and chat template from a checkpoint folder; needs no PyTorch.
 
         Raises InputError if the tokenizer is missing or unreadable, or if the files contradict the model's config.
@@ -90,8 +90,10 @@ class Processor:
         """The text of a conversation by the checkpoint's chat template, up to where the next answer begins.
 
         Pictures appear as placeholders only; hand them over when calling the processor. An answer to be continued
-        or scored is simply appended to the text.
+        or scored is simply appended to the text. Raises InputError if there is no message.
         """
+        if not messages:
+            raise InputError("a conversation is empty: give at least one message")
         return self.tokenizer.apply_chat_template(
             list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=True
         )
@@ -112,7 +114,9 @@ class Processor:
         texts = [text if isinstance(text, str) else self.render(text) for text in _listed(prompts, str, "prompts")]
         per_prompt = [()] * len(texts) if images is None else _listed(images, ImageLike, "images")
         if not texts or len(per_prompt) != len(texts):
-            raise InputError(f"got {len(texts)} prompts and {len(per_prompt)} lists of images: give one list per prompt")
+            raise InputError(
+                f"got {len(texts)} prompts and {len(per_prompt)} lists of images: give one list per prompt"
+            )
         distinct = {_key(image): image for row in per_prompt for image in row}
         order = {key: number for number, key in enumerate(distinct)}
         pictures = [patchify(image, self.settings) for image in distinct.values()]
@@ -123,7 +127,7 @@ class Processor:
         prompt = _prompt(rows, numbers, grids, stacked, self.config, length)
         return Batch(prompt, stacked, np.array(grids, np.int32).reshape(-1, 2))
 
-    def decode(self, tokens: Sequence[int] | Int[np.ndarray, " step"]) -> str:
+    def decode(self, tokens: Sequence[int] | Int[Array, " step"]) -> str:
         """The text of generated tokens, without special tokens."""
         return self.tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
 
@@ -174,7 +178,7 @@ def _left_pad(rows: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
     return padded
 
 
-def _listed(values: Sequence, single: Any, name: str) -> list:
+def _listed(values: Any, single: Any, name: str) -> list:
     """Catches the two easy slips: one value in place of a list of them, one conversation or picture per prompt."""
     if isinstance(values, single):
         raise InputError(f"{name} must be a list with one entry per prompt, got a single {type(values).__name__}")
@@ -203,5 +207,8 @@ def _saved_template(folder: Path) -> str | None:
     """The template a Hugging Face processor would use: the legacy JSON before the Jinja file."""
     legacy, current = folder / "chat_template.json", folder / "chat_template.jinja"
     if legacy.is_file():
-        return json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
+        try:
+            return json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
+        except (ValueError, LookupError, TypeError):
+            raise InputError(f'{legacy} must be JSON of the form {{"chat_template": "..."}}') from None
     return current.read_text(encoding="utf-8") if current.is_file() else None

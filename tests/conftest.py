@@ -9,7 +9,7 @@ import jax
 from jaxtyping import install_import_hook
 
 PACKAGES = ["qwen3vl_jax", "gaze", "convert", "experiments"]
-install_import_hook(PACKAGES, "beartype.beartype").install()
+install_import_hook(PACKAGES, "beartype.beartype")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

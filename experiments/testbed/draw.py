@@ -1,11 +1,11 @@
 """Draws scenes as 64 x 64 panels and six panels as a strip, fast enough to draw them while training.
 
-A strip is assembled as the paper's code does it: panels edge to edge, then a white bar of 6 pixels painted *over* each seam. Three
-pixels at each inner side of a panel are lost, so whatever carries meaning stays within 4 <= x < 60.
+A strip is assembled as the paper's code does it: panels edge to edge, then a white bar of 6 pixels painted *over* each
+seam. Three pixels at each inner side of a panel are lost, so whatever carries meaning stays within 4 <= x < 60.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +19,8 @@ GAP = 6
 POSITION_JITTER = 1.5
 COLOUR_JITTER = 8
 
-RGB = {
+Colour = tuple[int, int, int]
+RGB: dict[str, Colour] = {
     "red": (222, 32, 38),
     "orange": (255, 140, 10),
     "yellow": (250, 226, 30),
@@ -38,45 +39,71 @@ GROUND = 55
 SUBJECT_HALF = (9.5, 9.5)
 OBJECT_HALF = (12.0, 10.0)
 
-# Centres of subject and object in pixels. A mirror image means the same, so half of the panels are mirrored.
-PLACES = {
-    "jumps over": ((32.0, 13.0), (32.0, 46.0)),
-    "sits on": ((32.0, 27.0), (32.0, 46.0)),
-    "hides under": ((32.0, 46.5), (32.0, 15.0)),
-    "runs to": ((20.5, 46.5), (46.0, 46.0)),
-}
-# What tells the relation apart beyond the places: the path of the jump, the posts of the roof, the wind behind the runner.
-MARKS = {
-    "jumps over": ((8, 53, 9, 40, 12, 29, 17, 21), (56, 53, 55, 40, 52, 29, 47, 21)),
-    "sits on": (),
-    "hides under": ((21.5, 24, 21.5, 56), (42.5, 24, 42.5, 56)),
-    "runs to": ((5.5, 41, 9.5, 41), (5.5, 46, 9.5, 46), (5.5, 51, 9.5, 51)),
+
+class Layout(NamedTuple):
+    """Centres of subject and object, and lines that tell the relation; x and y in pixels of the unmirrored panel."""
+
+    subject: tuple[float, float]
+    object: tuple[float, float]
+    lines: tuple[tuple[float, ...], ...]
+
+
+_JUMP = (8.0, 53.0, 9.0, 40.0, 12.0, 29.0, 17.0, 21.0)
+_LANDING = (56.0, 53.0, 55.0, 40.0, 52.0, 29.0, 47.0, 21.0)
+_POSTS = ((21.5, 24.0, 21.5, 56.0), (42.5, 24.0, 42.5, 56.0))
+_WIND = ((6.0, 41.0, 9.5, 41.0), (6.0, 46.0, 9.5, 46.0), (6.0, 51.0, 9.5, 51.0))
+
+LAYOUTS = {
+    "jumps over": Layout((32.0, 13.0), (32.0, 46.0), (_JUMP, _LANDING)),
+    "sits on": Layout((32.0, 27.0), (32.0, 46.0), ()),
+    "hides under": Layout((32.0, 46.5), (32.0, 15.0), _POSTS),
+    "runs to": Layout((20.5, 46.5), (46.0, 46.0), _WIND),
 }
 
-Colour = tuple[int, int, int]
+
+class Pen(NamedTuple):
+    """Draws in panel pixels, moved by the panel's jitter and mirrored left to right if the panel is."""
+
+    draw: ImageDraw.ImageDraw
+    shift: tuple[float, float]
+    mirror: bool
+
+    def lines(self, lines: tuple[tuple[float, ...], ...]) -> None:
+        """Thin lines, each given as x, y, x, y, ..."""
+        for line in lines:
+            self.draw.line(self._on_canvas(np.reshape(line, (-1, 2))), fill=DARK, width=SCALE)
+
+    def shape(self, name: str, centre: tuple[float, float], half: tuple[float, float], colour: Colour) -> None:
+        """A named shape of half sizes `half`; a negative half width turns it to face the other way."""
+        fills = {"body": colour, "dark": DARK, "light": LIGHT}
+        for paint, corners in SHAPES[name]:
+            self.draw.polygon(self._on_canvas(corners * half + centre), fill=fills[paint], outline=DARK)
+
+    def _on_canvas(self, points: Float[np.ndarray, "point 2"]) -> list[float]:
+        points = points + self.shift
+        if self.mirror:
+            points[:, 0] = PANEL_SIDE - points[:, 0]
+        numbers: list[float] = (points * SCALE).ravel().tolist()
+        return numbers
 
 
 def draw_panel(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """One rendering of a scene, RGB 64 x 64: place, colour, background and mirroring vary with `rng`, the meaning does not."""
-    noise = rng.random(16).tolist()
-    image, draw = _backdrop(noise[0:4])
-    mirror, mirror_object = noise[4] < 0.5, noise[5] < 0.5
-    # Subject and object share the vertical jitter: a subject that sits keeps touching what it sits on.
-    subject_x, object_x, y = (POSITION_JITTER * (2 * value - 1) for value in noise[6:9])
-    relation = RELATIONS[scene.relation]
-    for mark in MARKS[relation]:
-        draw.line(_place(np.array(mark).reshape(-1, 2) + (subject_x, y), mirror), fill=DARK, width=SCALE)
-    (subject_at, object_at) = PLACES[relation]
-    target = OBJECT_HALF if mirror_object else (-OBJECT_HALF[0], OBJECT_HALF[1])
-    figures = (
-        (OBJECTS[scene.object], target, object_at, object_x, _jittered(COLOURS[scene.object_colour], noise[9:12])),
-        (SUBJECTS[scene.subject], SUBJECT_HALF, subject_at, subject_x, _jittered(COLOURS[scene.subject_colour], noise[12:15])),
+    """One RGB rendering, 64 x 64: place, colour, background and mirroring vary with `rng`, the meaning does not."""
+    x, y, apart = rng.uniform(-POSITION_JITTER, POSITION_JITTER, 3).tolist()
+    mirror, turn_object = (rng.random(2) < 0.5).tolist()
+    image = _backdrop(rng)
+    pen = Pen(ImageDraw.Draw(image), (x, y), mirror)
+    layout = LAYOUTS[RELATIONS[scene.relation]]
+    width, height = OBJECT_HALF
+    pen.lines(layout.lines)
+    # The object's own jitter is sideways only: a subject that sits keeps touching what it sits on.
+    pen.shape(
+        OBJECTS[scene.object],
+        (layout.object[0] + apart - x, layout.object[1]),
+        (-width if turn_object else width, height),
+        _jittered(COLOURS[scene.object_colour], rng),
     )
-    for name, half, at, x, colour in figures:
-        paints = {"body": colour, "dark": DARK, "light": LIGHT}
-        for paint, corners in SHAPES[name]:
-            points = _place(corners * half + (at[0] + x, at[1] + y), mirror)
-            draw.polygon(points, fill=paints[paint], outline=DARK)
+    pen.shape(SUBJECTS[scene.subject], layout.subject, SUBJECT_HALF, _jittered(COLOURS[scene.subject_colour], rng))
     return image.reduce(SCALE)
 
 
@@ -96,27 +123,22 @@ def draw_strip(scenes: Sequence[Scene], rng: np.random.Generator) -> Image.Image
     return compose_strip([draw_panel(scene, rng) for scene in scenes])
 
 
-def _backdrop(noise: list[float]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """A pastel sky over a slightly deeper ground of the same hue."""
-    sky = tuple(int(218 + 34 * value) for value in noise[:3])
-    ground = tuple(int(channel - 14 - 16 * noise[3]) for channel in sky)
+def _backdrop(rng: np.random.Generator) -> Image.Image:
+    """The enlarged canvas: a pastel sky over a slightly deeper ground of the same hue."""
+    sky = rng.integers(218, 253, size=3)
+    ground = sky - rng.integers(14, 31)
     side = PANEL_SIDE * SCALE
-    image = Image.new("RGB", (side, side), sky)
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((-1, GROUND * SCALE, side, side), fill=ground, outline=DARK)
-    return image, draw
+    image = Image.new("RGB", (side, side), tuple(sky.tolist()))
+    ImageDraw.Draw(image).rectangle((-1, GROUND * SCALE, side, side), fill=tuple(ground.tolist()), outline=DARK)
+    return image
 
 
-def _place(points: Float[np.ndarray, "corner 2"], mirror: bool) -> list[float]:
-    """Flat x, y list in the pixels of the enlarged canvas."""
-    flip = (PANEL_SIDE, 0) if mirror else (0, 0)
-    sign = (-SCALE, SCALE) if mirror else (SCALE, SCALE)
-    return (points * sign + np.multiply(flip, SCALE)).ravel().tolist()
+def _jittered(name: str, rng: np.random.Generator) -> Colour:
+    """The named colour with each channel moved by at most `COLOUR_JITTER` levels, within a byte."""
+    red, green, blue = rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, size=3).tolist()
+    base = RGB[name]
+    return _byte(base[0] + red), _byte(base[1] + green), _byte(base[2] + blue)
 
 
-def _jittered(name: str, noise: list[float]) -> Colour:
-    """The named colour, each channel moved by at most `COLOUR_JITTER` levels and kept within a byte."""
-    red, green, blue = (
-        min(255, max(0, round(channel + COLOUR_JITTER * (2 * value - 1)))) for channel, value in zip(RGB[name], noise, strict=True)
-    )
-    return red, green, blue
+def _byte(level: int) -> int:
+    return min(255, max(0, level))

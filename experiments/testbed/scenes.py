@@ -1,8 +1,8 @@
 """The world of the testbed: every scene it can draw, its caption, and which captions are kept out of training.
 
-A scene says that one coloured subject does something to one coloured object. Its caption is six words and a full stop, seven
-tokens, and opens with content ("red star jumps over blue box."): the last prompt token, which predicts the first word, then
-already has a reason to look at the picture.
+A scene says that one coloured subject does something to one coloured object. Its caption is six words and a full stop,
+seven tokens, and opens with content ("red star jumps over blue box."): the last prompt token, which predicts the first
+word, then already has a reason to look at the picture.
 """
 
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def scene(index: int) -> Scene:
 def held_out(scene: Scene) -> bool:
     """Whether the caption is kept out of training: one *combination* of the five attributes in eight.
 
-    The rule is a linear congruence with an odd coefficient on every eight-valued attribute, so each attribute value, pair and
-    triple appears in training: a held-out caption is new only as a whole.
+    The rule is a linear congruence. Whatever two attributes are fixed, the others still take it through every residue:
+    each attribute value and each pair appears in training: a held-out caption is new as a combination only.
     """
     mixed = scene.subject_colour + 3 * scene.subject + 2 * scene.relation + 5 * scene.object_colour + scene.object
     return mixed % 8 == 0

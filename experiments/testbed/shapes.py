@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 Paint = Literal["body", "dark", "light"]
+Number = int | float
 
 
 class Part(NamedTuple):
@@ -28,15 +29,15 @@ def subject_shapes() -> dict[str, tuple[Part, ...]]:
             Part("dark", _polygon(-0.2, 0.35, 0.2, 0.35, 0, 0.62)),
         ),
         "fish": (
-            Part("body", _polygon(0.45, 0.1, 1, -0.75, 1, 0.95)),
-            Part("body", _ellipse(-0.22, 0.1, 0.78, 0.72)),
-            *_eye(-0.55, -0.1, 0.22),
+            Part("body", _polygon(-0.45, 0.15, -1, -0.75, -1, 1)),
+            Part("body", _ellipse(0.22, 0.15, 0.78, 0.78)),
+            *_eye(0.55, -0.1, 0.22),
         ),
         "kite": (
-            Part("body", _polygon(0, -1, 0.8, -0.25, 0, 0.7, -0.8, -0.25)),
-            Part("light", _polygon(-0.08, -0.9, 0.08, -0.9, 0.08, 0.55, -0.08, 0.55)),
-            Part("light", _polygon(-0.72, -0.33, 0.72, -0.33, 0.72, -0.17, -0.72, -0.17)),
-            Part("dark", _polygon(0, 0.7, 0.5, 0.62, 0.5, 1, -0.5, 0.62, -0.5, 1)),
+            Part("body", _polygon(0, -1, 0.9, -0.2, 0, 0.75, -0.9, -0.2)),
+            Part("dark", _box(-0.02, -0.95, 0.02, 0.7)),
+            Part("dark", _box(-0.85, -0.22, 0.85, -0.18)),
+            Part("dark", _polygon(0, 0.75, 0.5, 0.62, 0.5, 1, -0.5, 0.62, -0.5, 1)),
         ),
         "robot": (
             Part("dark", _box(-0.1, -1, 0.1, -0.6)),
@@ -71,7 +72,8 @@ def object_shapes() -> dict[str, tuple[Part, ...]]:
         ),
         "tree": (
             Part("dark", _box(-0.18, 0.3, 0.18, 1)),
-            Part("body", _polygon(-0.25, -1, 0.25, -1, 0.65, -0.3, 0.4, -0.3, 0.9, 0.45, -0.9, 0.45, -0.4, -0.3, -0.65, -0.3)),
+            Part("body", _polygon(-0.95, 0.45, -0.3, -0.4, 0.3, -0.4, 0.95, 0.45)),
+            Part("body", _polygon(-0.7, -0.3, -0.25, -1, 0.25, -1, 0.7, -0.3)),
         ),
         "car": (
             Part("body", _polygon(-1, 0, -0.7, -0.15, -0.4, -1, 0.5, -1, 0.75, -0.15, 1, 0, 1, 0.65, -1, 0.65)),
@@ -80,23 +82,23 @@ def object_shapes() -> dict[str, tuple[Part, ...]]:
             Part("dark", _ellipse(0.55, 0.66, 0.3, 0.34)),
         ),
         "boat": (
-            Part("dark", _box(-0.08, -1, 0.08, 0.3)),
-            Part("light", _polygon(0.1, -0.95, 0.85, 0.1, 0.1, 0.1)),
-            Part("light", _polygon(-0.1, -0.75, -0.1, 0.1, -0.65, 0.1)),
-            Part("body", _polygon(-1, 0.25, 1, 0.25, 0.6, 1, -0.6, 1)),
+            Part("dark", _box(-0.08, -1, 0.08, 0.2)),
+            Part("light", _polygon(0.1, -0.95, 0.85, 0, 0.1, 0)),
+            Part("light", _polygon(-0.1, -0.75, -0.1, 0, -0.65, 0)),
+            Part("body", _polygon(-1, 0.12, 1, 0.12, 0.65, 1, -0.65, 1)),
         ),
     }
 
 
-def _polygon(*numbers: float) -> Float[np.ndarray, "corner 2"]:
+def _polygon(*numbers: Number) -> Float[np.ndarray, "corner 2"]:
     return np.array(numbers, np.float64).reshape(-1, 2)
 
 
-def _box(left: float, top: float, right: float, bottom: float) -> Float[np.ndarray, "4 2"]:
+def _box(left: Number, top: Number, right: Number, bottom: Number) -> Float[np.ndarray, "4 2"]:
     return _polygon(left, top, right, top, right, bottom, left, bottom)
 
 
-def _ellipse(x: float, y: float, width: float, height: float, corners: int = 16) -> Float[np.ndarray, "corner 2"]:
+def _ellipse(x: Number, y: Number, width: Number, height: Number, corners: int = 16) -> Float[np.ndarray, "corner 2"]:
     """`width` and `height` are half axes."""
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return np.stack([x + width * np.cos(angle), y + height * np.sin(angle)], axis=-1)
@@ -124,11 +126,11 @@ def _moon() -> Float[np.ndarray, "24 2"]:
     return np.concatenate([rim, hollow])
 
 
-def _eye(x: float, y: float, radius: float) -> tuple[Part, Part]:
+def _eye(x: Number, y: Number, radius: Number) -> tuple[Part, Part]:
     return Part("light", _ellipse(x, y, radius, radius, 8)), Part("dark", _ellipse(x, y, radius / 2, radius / 2, 6))
 
 
-def _eyes(apart: float, y: float, radius: float) -> tuple[Part, ...]:
+def _eyes(apart: Number, y: Number, radius: Number) -> tuple[Part, ...]:
     return _eye(-apart, y, radius) + _eye(apart, y, radius)
 
 

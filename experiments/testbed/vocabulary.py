@@ -1,13 +1,14 @@
 """The testbed's tokenizer and the small JSON files that sit beside its weights, in the layout of a Qwen3-VL checkpoint.
 
-The vocabulary is the 256 bytes, the merges that make every word of the captions and questions one token, and Qwen's 26 special
-tokens. Any other text still encodes, byte by byte where it must. Nothing is sampled: the files are the same on every machine.
+The vocabulary is the 256 bytes, the merges that make every word of the captions and questions one token, and Qwen's 26
+special tokens. Any other text still encodes, byte by byte where it must. Nothing is sampled: the same files every time.
 """
 
 import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
 from transformers import AddedToken, Qwen2Tokenizer
@@ -16,19 +17,40 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from experiments.testbed.scenes import COLOURS, OBJECTS, RELATIONS, SUBJECTS
 from experiments.testbed.wordings import ALL_WORDINGS, ORDINAL_WORDS, ORDINALS
 
-# In the order of Qwen's ids 151643 to 151668. The last ones of each family are words of a format rather than control tokens,
-# and Qwen keeps them when special tokens are skipped in decoding.
+# The 26 tokens of Qwen's ids 151643 to 151668, in that order. Those of the second group are text to the decoder: they
+# show even when special tokens are skipped.
 SPECIAL_TOKENS = (
-    ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>")
-    + ("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
-    + ("<|image_pad|>", "<|video_pad|>")
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
 )
 FORMAT_TOKENS = (
-    ("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>")
-    + ("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>")
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+    "<tool_response>",
+    "</tool_response>",
+    "<think>",
+    "</think>",
 )
 
-# Turns are framed by <|im_start|> and <|im_end|>, pictures stand where they are in the content, tool results form a user turn.
+# <|im_start|> and <|im_end|> frame a turn, a picture stands where the content has it, tool results make up a user turn.
 CHAT_TEMPLATE = """\
 {%- set seen = namespace(images=0, videos=0) -%}
 {%- macro body(content) -%}
@@ -62,14 +84,16 @@ CHAT_TEMPLATE = """\
 
 
 def build_tokenizer(folder: str | Path) -> Qwen2Tokenizer:
-    """Writes the tokenizer, `preprocessor_config.json` and `generation_config.json` into `folder` and returns the tokenizer.
+    """Writes the tokenizer, `preprocessor_config.json` and `generation_config.json` into `folder`; returns the first.
 
-    `transformers.AutoTokenizer.from_pretrained(folder)` loads it; `len(tokenizer)` is the least vocabulary size of a model.
+    `transformers.AutoTokenizer.from_pretrained(folder)` loads it. A model needs at least `len(tokenizer)` embeddings.
     """
     merges = learn_merges(pieces())
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(alphabet + [left + right for left, right in merges])}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges, unk_token=None, padding_side="left")
+    # A dictionary because the class annotates these arguments more narrowly than it takes them.
+    settings: dict[str, Any] = {"vocab": vocabulary, "merges": merges, "unk_token": None, "padding_side": "left"}
+    tokenizer = Qwen2Tokenizer(**settings)
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in FORMAT_TOKENS])
     tokenizer.eos_token = "<|im_end|>"
@@ -84,7 +108,7 @@ def build_tokenizer(folder: str | Path) -> Qwen2Tokenizer:
 def pieces() -> list[str]:
     """Every word of the testbed's language as Qwen's pre-tokenizer cuts it, in byte-level letters, sorted.
 
-    The cut keeps the space before a word in the word ("Ġstar"), so a word that occurs with and without one counts twice.
+    The cut keeps the space before a word in the word ("Ġstar"): a word that occurs with and without one counts twice.
     """
     split = pre_tokenizers.Sequence(
         [
@@ -96,7 +120,7 @@ def pieces() -> list[str]:
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges after which each of `words` is one token, the pair found in most words first (ties: alphabetical)."""
+    """Byte-pair merges that make each of `words` one token: the pair found in most words first, ties in code order."""
     spelled = [tuple(word) for word in words]
     merges = []
     while pairs := Counter(pair for symbols in spelled for pair in set(pairwise(symbols))):
@@ -143,7 +167,7 @@ def _preprocessor_config() -> dict[str, object]:
 
 
 def _generation_config(tokenizer: Qwen2Tokenizer) -> dict[str, object]:
-    end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    end, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
     return {"do_sample": False, "bos_token_id": pad, "eos_token_id": [end, pad], "pad_token_id": pad}
 
 

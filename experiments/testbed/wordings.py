@@ -1,12 +1,11 @@
 """What the testbed is asked and what it answers: the paper's prompts word for word, and paraphrases around them.
 
-Half of the questions of each kind keep the paper's wording, so that the recipes run on the prompts they were published with;
-the paraphrases keep the model from hanging on one string. Panels are counted from 0 in arguments and from 1 in words.
+Half of the questions of each kind keep the paper's wording, so that the recipes run on the prompts they were published
+with; the paraphrases keep the model from hanging on one string. Panels count from 0 in arguments and from 1 in words.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import Int
@@ -166,34 +165,35 @@ FREE_ORDER = Wordings(
 
 ALL_WORDINGS = (PANEL, THIS_PANEL, STRIP, READING_ORDER, REVERSE_ORDER, GIVEN_ORDER, FREE_ORDER)
 
+Panel = int | np.integer
 Order = Sequence[int] | Int[np.ndarray, "line"]
 
 
-def fill(template: str, panel: SupportsIndex) -> str:
+def fill(template: str, panel: Panel) -> str:
     """A `PANEL` template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel."""
-    index = panel.__index__()
+    index = int(panel)
     return template.format(ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1)
 
 
 def panel_question(
-    rng: np.random.Generator, scenes: Sequence[Scene], panel: SupportsIndex, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Scene], panel: Panel, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Question that names `panel` (0 to 5) by its place, and the caption of that panel."""
-    return fill(PANEL.draw(rng, verbatim), panel), scenes[panel].caption
+    return fill(PANEL.draw(rng, verbatim), panel), scenes[int(panel)].caption
 
 
 def this_panel_question(
-    rng: np.random.Generator, scenes: Sequence[Scene], panel: SupportsIndex, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Scene], panel: Panel, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Question about an unnamed "this panel", and the caption of `panel`, which the words do not give away."""
-    return THIS_PANEL.draw(rng, verbatim), scenes[panel].caption
+    return THIS_PANEL.draw(rng, verbatim), scenes[int(panel)].caption
 
 
 def strip_question(
-    rng: np.random.Generator, scenes: Sequence[Scene], panel: SupportsIndex, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Scene], panel: Panel, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Question about the whole strip, and the caption of the one `panel` chosen to answer it."""
-    return STRIP.draw(rng, verbatim), scenes[panel].caption
+    return STRIP.draw(rng, verbatim), scenes[int(panel)].caption
 
 
 def numbered_narration(
@@ -201,7 +201,7 @@ def numbered_narration(
 ) -> tuple[str, str]:
     """Request to narrate the panels in `order`, and lines "Panel 3: caption" in that order.
 
-    `order` holds panels counted from 0. Reading order and its reverse are asked for by name, any other order by its numbers.
+    `order` holds panels counted from 0. Reading order and its reverse are asked for by name, any other by its numbers.
     """
     panels = [int(panel) for panel in order]
     numbers = ", ".join(str(panel + 1) for panel in panels)

@@ -11,8 +11,21 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import ImageSettings, open_image, patchify, smart_resize
 
-SMALL = dict(patch_size=16, temporal_patch_size=2, merge_size=2, size={"shortest_edge": 64 * 64, "longest_edge": 256 * 256})
-MODES = ["RGB", "RGBA", "L", "LA", "P", "P with transparency", "L with transparency", "RGB with transparency", "1", "CMYK"]
+SMALL = dict(
+    patch_size=16, temporal_patch_size=2, merge_size=2, size={"shortest_edge": 64 * 64, "longest_edge": 256 * 256}
+)
+MODES = [
+    "RGB",
+    "RGBA",
+    "L",
+    "LA",
+    "P",
+    "P with transparency",
+    "L with transparency",
+    "RGB with transparency",
+    "1",
+    "CMYK",
+]
 
 
 def picture(seed, mode="RGB", size=None):
@@ -146,7 +159,12 @@ def test_broken_settings_are_an_error(tmp_path):
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 2), np.uint8), np.zeros(8, np.uint8), np.zeros((1, 8, 8, 3), np.uint8)],
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 2), np.uint8),
+        np.zeros(8, np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+    ],
 )
 def test_arrays_that_are_no_picture_are_an_error(array):
     with pytest.raises(InputError, match="uint8 of shape"):

@@ -1,0 +1,31 @@
+"""From a checkpoint of either format to a model in memory; what every command's `--model` goes through."""
+
+from pathlib import Path
+
+import numpy as np
+from jax.typing import DTypeLike
+
+from convert.source import open_checkpoint, resolve
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing import Processor
+from qwen3vl_jax.weights import assemble
+
+
+def load(src: str | Path, dtype: DTypeLike | None = None) -> tuple[Qwen3VL, Processor]:
+    """The model and its processor from a folder `qwen3vl-convert` wrote, a Hugging Face folder or a hub name.
+
+    Args:
+      dtype: of the parameters; None keeps bfloat16 as it is and makes everything else float32.
+
+    Raises InputError if anything of it is missing or does not fit.
+    """
+    folder = resolve(src)
+    processor = Processor.load(folder)
+    return load_model(folder, dtype), processor
+
+
+def load_model(src: str | Path, dtype: DTypeLike | None = None) -> Qwen3VL:
+    """The model alone; needs no tokenizer. Peak memory is the model and about one tensor."""
+    checkpoint = open_checkpoint(src)
+    # A copy, because on a CPU the model would otherwise go on living in the memory-mapped file.
+    return assemble(checkpoint.config, lambda tensor: np.array(checkpoint.read(tensor)), dtype or checkpoint.dtype)

@@ -1,0 +1,126 @@
+"""What the testbed is trained on: the answers, and three helpers that make its gaze readable.
+
+The helpers (a reading of every image token, a preview of the coming words, a price on looking at the image) serve training only;
+what is shipped is the language model alone.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from einops import rearrange
+from flax import nnx, struct
+from jaxtyping import Array, Bool, Float
+
+from experiments.testbed.batches import Batch, Slots
+from experiments.testbed.scenes import SIZES
+from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.config import Config
+from qwen3vl_jax.edits import Taps
+from qwen3vl_jax.layers import Linear
+from qwen3vl_jax.model import Output, Qwen3VL
+
+PREVIEW = 5
+
+
+class Trainee(nnx.Module):
+    """The model and the two auxiliary heads that training throws away."""
+
+    def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
+        self.model = Qwen3VL(config, rngs)
+        axes = {"embed": config.text.hidden_size, "attribute": sum(SIZES), "ahead": PREVIEW, "out": config.text.hidden_size}
+        self.see = Linear("embed -> attribute", axes, rngs, jnp.float32, bias=True)
+        self.preview = Linear("embed -> ahead out", axes, rngs, jnp.float32, bias=True)
+
+
+@struct.dataclass
+class Weights:
+    """How much each helper counts; `economy` is the price of a head's mean image mass (see `price`)."""
+
+    see: Float[Array, ""]
+    preview: Float[Array, ""]
+    economy: Float[Array, ""]
+
+
+def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The training loss and its parts."""
+    model = trainee.model
+    vision = model.encode(batch.images)
+    strips, length = batch.prefix.tokens.shape
+    image = batch.prefix.image_cell >= 0
+    taps = Taps(jnp.full((1, 1), length - 1, jnp.int32), _group(image, 0))
+    prefix = model(batch.prefix, vision, taps=taps)
+    cache = prefix.cache.replace(valid=prefix.cache.valid & ~_hidden_slots(batch, image))
+    mass_at_end = jnp.mean(prefix.readings.mass, axis=(1, 2, 4))
+    parts, masses = [], []
+    for slots in (batch.short, batch.long):
+        output = _answer(model, slots, cache, image)
+        parts.append((*_answer_loss(model, slots, output), *_preview_loss(trainee, slots, output)))
+        masses.append(_mean_mass(slots, output))
+    answer, answers, preview, previews = (sum(column) for column in zip(*parts, strict=True))
+    answering, asking = (sum(column) / len(masses) for column in zip(*masses, strict=True))
+    report = {
+        "answer": answer / answers,
+        "preview": preview / previews,
+        "see": _see_loss(trainee, vision.embeds, batch, strips),
+        "economy": price(0.7 * answering + 0.15 * asking + 0.15 * mass_at_end),
+    }
+    total = report["answer"] + weights.see * report["see"] + weights.preview * report["preview"]
+    return total + weights.economy * report["economy"], report
+
+
+def price(mass: Float[Array, "layer heads"]) -> Float[Array, ""]:
+    """Square roots make many small looks dearer than one long one, so that few heads end up doing all the looking."""
+    return jnp.sum(jnp.sqrt(mass + 1e-3))
+
+
+def _answer(model: Qwen3VL, slots: Slots, cache: Cache, image: Bool[Array, "strip prefix"]) -> Output:
+    rows, seq = slots.prompt.tokens.shape
+    copies = rows // image.shape[0]
+    groups = jnp.repeat(_group(image, seq), copies, axis=0)
+    taps = Taps(jnp.arange(seq, dtype=jnp.int32)[None], groups)
+    return model(slots.prompt, None, cache.branch(copies, seq), taps=taps)
+
+
+def _answer_loss(model: Qwen3VL, slots: Slots, output: Output) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    losses = optax.softmax_cross_entropy_with_integer_labels(model.logits(output.hidden), slots.targets)
+    return jnp.sum(losses, where=slots.answer), jnp.sum(slots.answer, dtype=jnp.float32)
+
+
+def _preview_loss(trainee: Trainee, slots: Slots, output: Output) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """From the row that predicts a caption's first word, also predict its next five."""
+    at_start = jnp.take_along_axis(output.hidden, slots.starts[:, :, None], axis=1)
+    ahead = slots.starts[:, :, None] + jnp.arange(1, PREVIEW + 1)[None, None, :]
+    words = jnp.take_along_axis(slots.targets[:, None, :], ahead, axis=2)
+    logits = trainee.model.logits(trainee.preview(at_start))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, words)
+    return jnp.sum(losses), jnp.full((), losses.size, jnp.float32)
+
+
+def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch, strips: int) -> Float[Array, ""]:
+    """Every image token alone must tell the five attributes of its panel."""
+    logits = rearrange(trainee.see(embeds), "(s r p c) a -> s r c p a", s=strips, r=2, c=2)
+    split = jnp.split(logits, np.cumsum(SIZES)[:-1], axis=-1)
+    labels = jnp.broadcast_to(batch.attributes[:, None, None], (*logits.shape[:-1], len(SIZES)))
+    losses = [
+        jnp.mean(optax.softmax_cross_entropy_with_integer_labels(part, labels[..., number]))
+        for number, part in enumerate(split)
+    ]
+    return sum(losses, jnp.zeros(())) / len(losses)
+
+
+def _mean_mass(slots: Slots, output: Output) -> tuple[Float[Array, "layer heads"], Float[Array, "layer heads"]]:
+    """Every head's mean attention to the image from rows that answer and from rows that ask."""
+    mass = output.readings.mass[..., 0]
+    masks = (slots.answer, slots.prompt.valid & ~slots.answer)
+    total = [jnp.einsum("lbrh,br->lh", mass, mask.astype(mass.dtype)) / jnp.sum(mask) for mask in masks]
+    return total[0], total[1]
+
+
+def _group(image: Bool[Array, "strip prefix"], room: int) -> Float[Array, "strip 1 key"]:
+    return jnp.pad(image.astype(jnp.float32), ((0, 0), (0, room)))[:, None, :]
+
+
+def _hidden_slots(batch: Batch, image: Bool[Array, "strip prefix"]) -> Bool[Array, "strip prefix"]:
+    first = jnp.argmax(image[0])
+    return jax.lax.dynamic_update_slice(jnp.zeros(image.shape, bool), jnp.asarray(batch.hidden), (0, first))

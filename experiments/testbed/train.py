@@ -1,0 +1,216 @@
+"""Trains the testbed: `python -m experiments.testbed.train OUT`. Interrupted, the same command goes on where it stopped.
+
+Everything is fixed by the recipe below: the same command gives the same checkpoint, up to the rounding of the machine.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import jax.numpy as jnp
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+from optax.contrib import MuonDimensionNumbers, muon
+
+from experiments.testbed.batches import Batch, Maker
+from experiments.testbed.objective import Trainee, Weights, loss
+from experiments.testbed.vocabulary import build_tokenizer
+from qwen3vl_jax.config import Config
+from qwen3vl_jax.images import ImageSettings
+from qwen3vl_jax.layers import Weight
+
+SEED = 10
+STRIPS = 16
+SAVE_EVERY = 100
+VOCABULARY = 640
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with its own cosine of the learning rate.
+
+    Attributes:
+      steps, peak, warmup: length, highest learning rate, steps to reach it.
+      hide: share of strips that hide image tokens.
+      ramp: when the price of looking sets in and when it is full, as shares of the stage.
+    """
+
+    steps: int
+    peak: float
+    warmup: int
+    hide: float
+    ramp: tuple[float, float]
+
+    def economy(self, step: int) -> float:
+        start, full = (share * self.steps for share in self.ramp)
+        return ECONOMY * min(max((step - start) / max(full - start, 1), 0.0), 1.0)
+
+
+ECONOMY = 0.003
+STAGES = (
+    Stage(steps=1100, peak=2e-3, warmup=100, hide=0.7, ramp=(0.3, 0.55)),
+    Stage(steps=700, peak=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0)),
+)
+TOTAL = sum(stage.steps for stage in STAGES)
+
+
+def config_json(tokenizer: Any) -> dict[str, Any]:
+    """The shape of the testbed as the `config.json` of a Qwen3-VL checkpoint."""
+    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in IDS.items()}
+    text = dict(
+        model_type="qwen3_vl_text",
+        vocab_size=VOCABULARY,
+        hidden_size=160,
+        intermediate_size=448,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+        hidden_act="silu",
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-6,
+        rope_theta=10000.0,
+        rope_scaling=dict(rope_type="default", mrope_section=[6, 5, 5], mrope_interleaved=True),
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+    )
+    vision = dict(
+        model_type="qwen3_vl",
+        depth=3,
+        hidden_size=128,
+        intermediate_size=384,
+        num_heads=4,
+        out_hidden_size=160,
+        patch_size=16,
+        temporal_patch_size=2,
+        spatial_merge_size=2,
+        in_channels=3,
+        num_position_embeddings=576,
+        deepstack_visual_indexes=[0, 1],
+        hidden_act="gelu_pytorch_tanh",
+    )
+    return dict(
+        architectures=["Qwen3VLForConditionalGeneration"],
+        model_type="qwen3_vl",
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+        text_config=text,
+        vision_config=vision,
+        **ids,
+    )
+
+
+IDS = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+
+
+def optimizer(trainee: Trainee) -> optax.GradientTransformation:
+    """Muon for the matrices inside the towers, AdamW for tables, norms and biases; both at the RMS of AdamW."""
+    rate = optax.sgdr_schedule(
+        [
+            dict(init_value=0.0, peak_value=s.peak, warmup_steps=s.warmup, decay_steps=s.steps, end_value=0.02 * s.peak)
+            for s in STAGES
+        ]
+    )
+    numbers = jax.tree.map(_matrix_axes, nnx.state(trainee), is_leaf=lambda x: isinstance(x, nnx.Variable))
+    step = muon(
+        rate,
+        weight_decay=0.05,
+        adam_weight_decay=0.05,
+        adam_b2=0.98,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=lambda params: numbers,
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), step)
+
+
+def _matrix_axes(param: Weight) -> MuonDimensionNumbers | None:
+    """Input and output axes of a linear map, which its pattern tells: "(outputs) (inputs) -> inputs outputs"."""
+    file, ours = (side.strip() for side in param.pattern.split("->"))
+    if file == ours or "(" not in file and "(" not in ours:
+        return None
+    axes = param.ndim - (2 if ours.startswith("(") else len(ours.split()))
+    inputs = 1 if ours.startswith("(") else len(file.split(") (")[1].split()) if ") (" in file else 0
+    if not inputs:
+        return None
+    return MuonDimensionNumbers(tuple(range(axes, axes + inputs)), tuple(range(axes + inputs, param.ndim)))
+
+
+def settings_at(step: int) -> tuple[Stage, int]:
+    """The stage of a step, and the step within it."""
+    for stage in STAGES:
+        if step < stage.steps:
+            return stage, step
+        step -= stage.steps
+    raise IndexError(step)
+
+
+def make_step(graph: Any, tx: optax.GradientTransformation) -> Any:
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def train_step(params: Any, state: Any, batch: Batch, weights: Weights) -> Any:
+        def objective(params: Any) -> Any:
+            return loss(nnx.merge(graph, params), batch, weights)
+
+        (total, report), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, {"loss": total, **report}
+
+    return train_step
+
+
+def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
+    """Batches from `start` on, made one ahead in a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        make = lambda step: pool.submit(maker.batch, SEED, step, hide=settings_at(step)[0].hide)  # noqa: E731
+        coming = make(start)
+        for step in range(start, TOTAL):
+            batch = coming.result()
+            if step + 1 < TOTAL:
+                coming = make(step + 1)
+            yield step, batch
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+def main(out: Path) -> None:
+    """Trains the testbed into OUT (training state, log, tokenizer); about an hour on two CPU cores."""
+    out = out.absolute()
+    tokenizer = build_tokenizer(out / "checkpoint")
+    raw = config_json(tokenizer)
+    (out / "checkpoint" / "config.json").write_text(json.dumps(raw, indent=2))
+    config = Config.from_dict(raw)
+    trainee = Trainee(config, nnx.Rngs(SEED))
+    graph, params = nnx.split(trainee)
+    tx = optimizer(trainee)
+    state = tx.init(params)
+    maker = Maker(tokenizer, config, ImageSettings.load(out / "checkpoint"), STRIPS)
+    options = ocp.CheckpointManagerOptions(max_to_keep=3, save_interval_steps=SAVE_EVERY)
+    with ocp.CheckpointManager(out / "state", options=options) as manager, (out / "log.jsonl").open("a") as log:
+        start = 0
+        if (done := manager.latest_step()) is not None:
+            params, state = manager.restore(done, args=ocp.args.StandardRestore((params, state)))
+            start = done
+        train_step = make_step(graph, tx)
+        began = time.perf_counter()
+        for step, batch in batches(maker, start):
+            stage, within = settings_at(step)
+            weights = Weights(*(jnp.float32(w) for w in (0.3, 0.3, stage.economy(within))))
+            params, state, report = train_step(params, state, batch, weights)
+            if step % 10 == 9:
+                row = {"step": step + 1, **{name: round(float(x), 4) for name, x in report.items()}}
+                row["seconds"] = round(time.perf_counter() - began, 1)
+                print(json.dumps(row), file=log, flush=True)
+                click.echo(json.dumps(row))
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == TOTAL:
+                manager.save(step + 1, args=ocp.args.StandardSave((params, state)), force=True)
+
+
+if __name__ == "__main__":
+    main()

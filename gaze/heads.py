@@ -1,0 +1,181 @@
+"""Sets of attention heads: where they come from, the small file that carries them, and the controls to compare with.
+
+The file is JSON:
+
+    {"version": 1, "model": "Qwen/Qwen3-VL-8B-Instruct", "revision": "...", "score": "gaze", "settings": {...},
+     "heads": [{"layer": 24, "head": 29, "score": 0.23}, ...]}
+
+Heads stand best first and count from 0; `score` may be missing in all of them. A bare list of heads, the ranking file
+of the paper's code, is read too.
+"""
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from qwen3vl_jax.errors import InputError
+
+Head = tuple[int, int]
+"""(layer, head), from 0."""
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class HeadSet:
+    """Heads of one model, best first.
+
+    Attributes:
+      heads: distinct, at least one.
+      scores: one per head, or none at all.
+      score: name of the score that ranked them.
+      model, revision: whose heads they are; empty if unknown.
+      settings: what else is needed to find them again; anything that JSON can hold.
+    """
+
+    heads: tuple[Head, ...]
+    scores: tuple[float, ...] = ()
+    score: str = ""
+    model: str = ""
+    revision: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.heads:
+            raise InputError("a head set is empty: give at least one (layer, head)")
+        if len(set(self.heads)) < len(self.heads):
+            raise InputError("a head set names a head twice: name each (layer, head) once")
+        if len(self.scores) not in (0, len(self.heads)):
+            raise InputError(f"a head set has {len(self.heads)} heads and {len(self.scores)} scores: give one per head")
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, top_k: int | None = None) -> "HeadSet":
+        """Reads a head set, or a ranking of the paper's code; only the first `top_k` heads if given.
+
+        Raises InputError if there is no such file or it holds something else.
+        """
+        raw = _read_json(Path(path))
+        if isinstance(raw, list):
+            raw = {"version": VERSION, "heads": raw}
+        try:
+            found = _from_dict(raw)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} is not a head set ({type(error).__name__}: {error}): it needs a list of layer, head and score"
+            ) from None
+        return found if top_k is None else found.top(top_k)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the file described above, whole or not at all."""
+        names = ("model", "revision", "score", "settings")
+        _write_json(path, {"version": VERSION, **{n: getattr(self, n) for n in names}, "heads": self._rows()})
+
+    def save_ranking(self, path: str | os.PathLike) -> None:
+        """Writes the ranking file of the paper's code; InputError if the heads have no scores."""
+        if not self.scores:
+            raise InputError("a ranking needs a score for each head, but these heads have none")
+        _write_json(path, self._rows())
+
+    def top(self, count: int) -> "HeadSet":
+        """The first `count` heads; InputError unless there are that many."""
+        if not 1 <= count <= len(self):
+            raise InputError(f"cannot take the top {count} of {len(self)} heads: give a number from 1 to {len(self)}")
+        return HeadSet(self.heads[:count], self.scores[:count], self.score, self.model, self.revision, self.settings)
+
+    def to_mask(self, layers: int, heads: int) -> Float32[np.ndarray, "layer heads"]:
+        """1 at these heads, 0 at the others; InputError if the model has no such head."""
+        mask = np.zeros((layers, heads), np.float32)
+        for layer, head in self.heads:
+            if not (0 <= layer < layers and 0 <= head < heads):
+                raise InputError(
+                    f"the model has no head {head} in layer {layer}: its layers are 0 to {layers - 1}, "
+                    f"its heads 0 to {heads - 1}"
+                )
+            mask[layer, head] = 1
+        return mask
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [{"layer": layer, "head": head} for layer, head in self.heads]
+        return [row | {"score": score} for row, score in zip(rows, self.scores, strict=True)] if self.scores else rows
+
+
+def all_heads(layers: int, heads: int) -> HeadSet:
+    """Every head of a model, the control that breaks it."""
+    return HeadSet(tuple(np.ndindex(layers, heads)), settings={"control": "all"})
+
+
+def random_heads(rng: np.random.Generator, like: HeadSet, exclude: Collection[Head], shape: tuple[int, int]) -> HeadSet:
+    """A control: random heads, as many in each layer as `like` has.
+
+    A layer with too few heads left gives what it has, and after all layers have been served, the nearest layers with
+    heads to spare (the lower first) make up for it.
+
+    Args:
+      exclude: heads never to draw, usually those of `like`.
+      shape: the model's (layers, heads).
+
+    Raises InputError if the model has too few other heads.
+    """
+    layers, heads = shape
+    wanted = like.to_mask(layers, heads).sum(axis=1).astype(int)
+    forbidden = set(exclude)
+    pools = [
+        [(layer, int(h)) for h in rng.permutation(heads) if (layer, int(h)) not in forbidden] for layer in range(layers)
+    ]
+    if sum(map(len, pools)) < len(like):
+        raise InputError(f"only {sum(map(len, pools))} heads are left to draw {len(like)} from: use a smaller head set")
+    drawn = [[pool.pop() for _ in range(min(count, len(pool)))] for pool, count in zip(pools, wanted, strict=True)]
+    for layer, count in enumerate(wanted):
+        for near in sorted(range(layers), key=lambda other: (abs(other - layer), other)):
+            spare = min(count - len(drawn[layer]), len(pools[near]))
+            drawn[layer] += [pools[near].pop() for _ in range(spare)]
+    return HeadSet(
+        tuple(sorted(chain.from_iterable(drawn))),
+        model=like.model,
+        revision=like.revision,
+        settings={"control": "random"},
+    )
+
+
+def _from_dict(raw: dict[str, Any]) -> HeadSet:
+    if raw["version"] != VERSION:
+        raise ValueError(f"version {raw['version']} instead of {VERSION}")
+    rows = raw["heads"]
+    return HeadSet(
+        heads=tuple((_index(row["layer"]), _index(row["head"])) for row in rows),
+        scores=tuple(float(row["score"]) for row in rows if "score" in row),
+        **{name: raw[name] for name in ("score", "model", "revision", "settings") if name in raw},
+    )
+
+
+def _index(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not the number of a layer or head")
+    return value
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no head set at {path}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a head set ({error}): give a JSON file") from None
+
+
+def _write_json(path: str | os.PathLike, content: Any) -> None:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(target)

@@ -1,0 +1,169 @@
+"""Pictures to patch rows: what transformers' `Qwen2VLImageProcessorPil` computes, in PIL and numpy."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageOps
+
+from qwen3vl_jax.errors import InputError
+
+ImageLike = str | os.PathLike | Image.Image | np.ndarray
+"""What counts as a picture: a file, a PIL image, or a uint8 array [height, width(, 1 | 3 | 4)]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSettings:
+    """How a checkpoint wants its pictures. The defaults are those of the official Qwen3-VL checkpoints.
+
+    `min_pixels` and `max_pixels` bound the area (height x width) of the resized picture; `mean` and `std` apply to
+    values in [0, 1]; `resample` is PIL's code of the filter (3 = bicubic).
+    """
+
+    patch_size: int = 16
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    min_pixels: int = 65_536
+    max_pixels: int = 16_777_216
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    rescale_factor: float = 1 / 255
+    resample: int = 3
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ImageSettings":
+        """Reads `processor_config.json` (its `image_processor`) or `preprocessor_config.json`; the defaults without."""
+        nested = _read_json(Path(folder) / "processor_config.json").get("image_processor")
+        return cls.from_dict(nested or _read_json(Path(folder) / "preprocessor_config.json"))
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> "ImageSettings":
+        """Reads the dialects of `preprocessor_config.json`: areas as `min_pixels` or as `size.shortest_edge`.
+
+        Raises InputError if a step is switched off that the model cannot do without.
+        """
+        for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
+            if raw.get(step) is False:
+                raise InputError(f"the image settings switch {step} off, but Qwen3-VL images need it: set it to true")
+        size = raw.get("size") or {}
+        found: dict[str, Any] = {
+            **{name: raw.get(name) for name in ("patch_size", "temporal_patch_size", "merge_size")},
+            "min_pixels": _first(raw.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels")),
+            "max_pixels": _first(raw.get("max_pixels"), size.get("longest_edge"), size.get("max_pixels")),
+            "mean": _per_channel(raw.get("image_mean")),
+            "std": _per_channel(raw.get("image_std")),
+            "rescale_factor": raw.get("rescale_factor"),
+            "resample": raw.get("resample"),
+        }
+        return cls(**{name: value for name, value in found.items() if value is not None})
+
+    @property
+    def factor(self) -> int:
+        """Side of a merged cell in pixels: what both sides of a resized picture are multiples of."""
+        return self.patch_size * self.merge_size
+
+
+def open_image(image: ImageLike) -> Image.Image:
+    """Opens a picture as RGB; transparency is composited on white, and a file's EXIF rotation is applied.
+
+    Raises InputError for a missing or unreadable file, an array that is not uint8 of a picture's shape, and pixels
+    of more than 8 bits (PIL would clip them silently).
+    """
+    if isinstance(image, np.ndarray):
+        return _rgb(_from_array(image))
+    if isinstance(image, Image.Image):
+        return _rgb(image)
+    try:
+        with Image.open(image) as file:
+            return _rgb(ImageOps.exif_transpose(file))
+    except FileNotFoundError:
+        raise InputError(f"there is no image at {image}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{image} cannot be read as an image ({error}): give a PNG, JPEG or WebP file") from None
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """The (height, width) a picture is resized to: multiples of `factor`, about the same shape, area within bounds.
+
+    Follows `smart_resize` of transformers' Qwen2-VL image processor, whose rounding of halves to even is Python's.
+    Raises InputError for an empty picture or a side ratio above 200.
+    """
+    if min(height, width) < 1 or max(height, width) > 200 * min(height, width):
+        raise InputError(f"an image of {width} x {height} pixels cannot be used: the side ratio must be at most 200")
+    rows, cols = round(height / factor), round(width / factor)
+    area = rows * cols * factor**2
+    if area > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows, cols = (max(1, math.floor(side / shrink / factor)) for side in (height, width))
+    elif area < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows, cols = (math.ceil(side * grow / factor) for side in (height, width))
+    return rows * factor, cols * factor
+
+
+def patchify(image: ImageLike, settings: ImageSettings) -> tuple[Float[np.ndarray, "patch pixel"], tuple[int, int]]:
+    """Resizes, normalises and cuts a picture; returns its patch rows and its grid (rows, cols) in patches.
+
+    Patches come in merge-block order (block row, block column, row in block, column in block); the pixels of a patch
+    in the order (channel, frame, row, column), a still picture filling every frame. Bit-equal to transformers'
+    `Qwen2VLImageProcessorPil` on the same PIL image. Raises InputError like `open_image` and `smart_resize`.
+    """
+    rgb = open_image(image)
+    height, width = smart_resize(rgb.height, rgb.width, settings.factor, settings.min_pixels, settings.max_pixels)
+    pixels = np.asarray(rgb.resize((width, height), Image.Resampling(settings.resample)))
+    patch, merge = settings.patch_size, settings.merge_size
+    rows, cols = height // patch, width // patch
+    blocks = pixels.reshape(rows // merge, merge, patch, cols // merge, merge, patch, 3)
+    blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * cols, 3, 1, patch, patch)
+    values = np.stack([levels[blocks[:, channel]] for channel, levels in enumerate(_levels(settings))], axis=1)
+    return np.repeat(values, settings.temporal_patch_size, axis=2).reshape(rows * cols, -1), (rows, cols)
+
+
+def _levels(settings: ImageSettings) -> Float[np.ndarray, "3 256"]:
+    """The normalised value of each grey level: 256 roundings in place of one per pixel, and the same ones."""
+    scaled = (np.arange(256, dtype=np.float64) * settings.rescale_factor).astype(np.float32)
+    mean, std = (np.array(per_channel, np.float32)[:, None] for per_channel in (settings.mean, settings.std))
+    return (scaled - mean) / std
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode[0] in "IF":
+        raise InputError(f"the image has pixels of mode {image.mode}: convert it to 8 bits per channel")
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise InputError(
+            f"an image array must be uint8 of shape [height, width, 3], got {array.dtype} of shape {array.shape}"
+        )
+    return Image.fromarray(array)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error})") from None
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _per_channel(value: float | list[float] | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    return tuple(value) if isinstance(value, list) else (value,) * 3
