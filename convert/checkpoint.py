@@ -1,6 +1,6 @@
 """A checkpoint on disk, opened: what it holds is known and checked, its tensors are read one at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +77,14 @@ def check_tensors(
 def listed(names: list[str], most: int = 3) -> str:
     """The first few names, and that there are more."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def cut(sizes: Sequence[int], most: int) -> list[slice]:
+    """Cuts a row of things of these sizes into pieces of at most `most`; what is larger is a piece of its own."""
+    starts, filled = [0], 0
+    for number, size in enumerate(sizes):
+        if filled and filled + size > most:
+            starts.append(number)
+            filled = 0
+        filled += size
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(sizes)], strict=True)]

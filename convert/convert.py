@@ -28,7 +28,9 @@ def convert(src: str | Path, dst: str | Path, dtype: DTypeLike | None = None, pr
     (to_hf if is_orbax(folder) else to_orbax)(folder, dst, dtype, progress)
 
 
-def to_orbax(src: str | Path, dst: str | Path, dtype: DTypeLike | None = None, progress: Progress | None = None) -> None:
+def to_orbax(
+    src: str | Path, dst: str | Path, dtype: DTypeLike | None = None, progress: Progress | None = None
+) -> None:
     """Writes the folder `dst`: `params/` for Orbax, one array per tensor, beside config, tokenizer and processor files.
 
     Args:

@@ -4,6 +4,8 @@ Writing goes leaf by leaf, so memory holds about one tensor; the result restores
 """
 
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import tensorstore
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Shaped
 
-from convert.checkpoint import Checkpoint, check_tensors
+from convert.checkpoint import Checkpoint, check_tensors, cut
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.weights import Tensor, tensors
@@ -39,15 +41,33 @@ class LazyArray:
 
 
 class LazyHandler(ocp.type_handlers.NumpyHandler):
-    """Makes, writes and awaits one leaf before it touches the next; on disk it is an ordinary numpy leaf."""
+    """Makes, writes and awaits one leaf (or a chunkful of small ones) before the next; on disk they are numpy leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opening: list[tuple[Any, np.ndarray]] = []
 
     async def serialize(
         self, values: Sequence[LazyArray], infos: Sequence[Any], args: Sequence[Any] | None = None
     ) -> Sequence[Any]:
-        # The numpy handler's own `serialize` would hold a copy of every leaf until all of them are written.
-        for value, info, arg in zip(values, infos, args or [ocp.SaveArgs()] * len(values), strict=True):
-            await self._background_serialize([value.make()], [info], [arg])
+        args = args or [ocp.SaveArgs()] * len(values)
+        for part in cut([value.nbytes for value in values], CHUNK_BYTES):
+            # The numpy handler's own `serialize` would hold a copy of every leaf until all of them are written.
+            await self._background_serialize([value.make() for value in values[part]], infos[part], args[part])
+            opening, self._opening = self._opening, []
+            stores = _all([opened for opened, _ in opening])
+            arrays = [array for _, array in opening]
+            _all(
+                [
+                    store.write(array, can_reference_source_data_indefinitely=True)
+                    for store, array in zip(stores, arrays, strict=True)
+                ]
+            )
         return []
+
+    async def _open_and_write(self, value: np.ndarray, tspec: dict[str, Any], ts_context: tensorstore.Context) -> None:
+        opened = tensorstore.open(tensorstore.Spec(tspec), create=True, open=True, context=ts_context)
+        self._opening.append((opened, value))
 
 
 def is_orbax(folder: Path) -> bool:
@@ -64,7 +84,13 @@ def write_orbax(folder: Path, leaves: Mapping[str, LazyArray]) -> None:
     # Chunks keep the encoder's buffers small and let a sharded restore read only its part.
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), tree)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as checkpointer:
-        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(tree, save_args))
+        try:
+            checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(tree, save_args))
+        except ValueError as error:
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def open_orbax(folder: Path) -> Checkpoint:
@@ -91,11 +117,20 @@ def open_orbax(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, shapes, dtypes, read, plain=False)
 
 
+def _all(futures: Sequence[Any]) -> list[Any]:
+    """Results; an error is raised when all are over, so that nothing writes into a folder that is being removed."""
+    for future in futures:
+        future.exception()
+    return [future.result() for future in futures]
+
+
 def _read(params: Path, name: str, context: tensorstore.Context) -> Shaped[np.ndarray, "..."]:
     # Orbax's partial restore parses the metadata of the whole tree for every leaf: 30 ms against 1 ms.
     store = {"driver": "ocdbt", "base": f"file://{params}/", "path": f"{name}/"}
     try:
-        return tensorstore.open({"driver": "auto", "kvstore": store}, open=True, context=context).result().read().result()
+        return (
+            tensorstore.open({"driver": "auto", "kvstore": store}, open=True, context=context).result().read().result()
+        )
     except ValueError as error:
         raise InputError(f"{params} is damaged: {name} cannot be read ({_first_line(error)}).") from error
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from convert.checkpoint import BFLOAT16, Checkpoint, check_tensors, listed
+from convert.checkpoint import BFLOAT16, Checkpoint, check_tensors, cut, listed
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.weights import Tensor, tensors
@@ -49,7 +49,9 @@ def open_safetensors(folder: Path) -> Checkpoint:
     found = _find(folder)
     stored = {_modern(name): place for name, place in found.items()}
     if len(stored) != len(found):
-        raise InputError(f"{folder} holds the same tensor under an old and a new name; it should hold each tensor once.")
+        raise InputError(
+            f"{folder} holds the same tensor under an old and a new name; it should hold each tensor once."
+        )
     if config.tie_word_embeddings and HEAD in stored and EMBEDDING in stored:
         _check_same(stored.pop(HEAD), stored[EMBEDDING], folder)
     shapes = {name: place.shape for name, place in stored.items()}
@@ -92,11 +94,10 @@ def write_safetensors(
     folder: Path,
     parts: Mapping[str, tuple[tuple[int, ...], np.dtype]],
     read: Callable[[str], Shaped[np.ndarray, "..."]],
-    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Writes tensors of known shape and dtype, read one at a time by name, as one file or as shards with an index."""
     sizes = {name: dtype.itemsize * int(np.prod(shape)) for name, (shape, dtype) in parts.items()}
-    shards = _shards(sizes, shard_bytes)
+    shards = [list(parts)[part] for part in cut(list(sizes.values()), SHARD_BYTES)]
     files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     if len(shards) == 1:
         files = [SINGLE]
@@ -129,19 +130,6 @@ def _write_file(
             file.write(np.ascontiguousarray(read(name)).reshape(-1).view(np.uint8))
 
 
-def _shards(sizes: Mapping[str, int], most: int) -> list[list[str]]:
-    """Names in order, cut before a shard would grow beyond `most` bytes."""
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, size in sizes.items():
-        if shards[-1] and filled + size > most:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards
-
-
 def _find(folder: Path) -> dict[str, Stored]:
     if (folder / SINGLE).is_file():
         return read_header(folder / SINGLE)
@@ -171,7 +159,9 @@ def _weight_map(path: Path) -> dict[str, str]:
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is no index of safetensors files ({error}).") from error
     if not whole:
-        raise InputError(f"{path} is no index of safetensors files: weight_map should give a file name for each tensor.")
+        raise InputError(
+            f"{path} is no index of safetensors files: weight_map should give a file name for each tensor."
+        )
     return where
 
 

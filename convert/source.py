@@ -22,7 +22,9 @@ def resolve(src: str | Path) -> Path:
     if folder.exists():
         raise InputError(f"{src} is a file; give the folder it lies in.")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(src)):
-        raise InputError(f"there is no folder {src}; give a checkpoint's folder or a hub name like Qwen/Qwen3-VL-2B-Instruct.")
+        raise InputError(
+            f"there is no folder {src}; give a checkpoint's folder or a hub name like Qwen/Qwen3-VL-2B-Instruct."
+        )
     return _download(str(src))
 
 

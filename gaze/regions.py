@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.layout import Grid
 
-Box = tuple[float, float, float, float]
+Pixels = float | int
+Box = tuple[Pixels, Pixels, Pixels, Pixels]
 """Left, top, right, bottom in pixels."""
 
 
@@ -116,7 +117,7 @@ def _require_covered(groups: Bool[np.ndarray, "region item"], item: str) -> None
 
 
 def _axis_cells(
-    count: int, size: int, low: float, high: float
+    count: int, size: int, low: Pixels, high: Pixels
 ) -> tuple[Bool[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
     """Along one axis of `count` cells over `size` pixels: whose centre is in [low, high], and each one's overlap."""
     edges = np.arange(count + 1) * size / count

@@ -5,7 +5,6 @@ only the questions' own tokens are read per question.
 """
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -23,61 +22,63 @@ Mass = Float[np.ndarray, "strip panel layer heads panel"]
 Scores = Float[np.ndarray, "layer heads"]
 
 
-def split(prompt: Prompt, prefix_length: int | None = None, suffix_length: int | None = None) -> tuple[Prompt, Prompt]:
-    """Cuts prompts about one strip into the prefix they share and the suffixes in which they differ.
+def split(
+    prompt: Prompt, strips: int, prefix_length: int | None = None, suffix_length: int | None = None
+) -> tuple[Prompt, Prompt]:
+    """Cuts prompts into the prefix that all questions about a strip share and the suffixes in which they differ.
 
     Args:
-      prompt: one row per question, all about the same pictures.
-      prefix_length, suffix_length: what to pad to on the left; by default no more than the rows need. Strips that
-        are to be scored in one call need the same lengths.
+      prompt: all questions about the first strip, then all about the second, ...; the same number for each.
+      strips: how many.
+      prefix_length, suffix_length: what to pad to on the left, by default as little as possible; batches of the same
+        lengths share a compilation.
 
     Returns:
-      The prefix [1, prefix] with all pictures, and the suffixes [question, suffix], of at least one token each.
+      The prefixes [strip, prefix] with all pictures, and the suffixes [strip * question, suffix] of at least a token.
 
-    Raises InputError if the rows differ before the end of the pictures or something does not fit.
+    Raises InputError if questions differ before the end of the pictures or something does not fit.
     """
-    shared, start = _shared_length(prompt), np.argmax(prompt.valid, axis=1)
-    is_suffix = np.arange(prompt.tokens.shape[1]) >= (start + shared)[:, None]
+    count = len(prompt.tokens) // strips
+    if count * strips != len(prompt.tokens):
+        raise InputError(
+            f"{len(prompt.tokens)} prompts cannot be about {strips} strips: ask the same questions of each"
+        )
+    valid = np.asarray(prompt.valid)
+    shared = np.concatenate([np.full(count, _shared_length(prompt, rows)) for rows in _rows(strips, count)])
+    is_suffix = valid & (np.cumsum(valid, axis=1) > shared[:, None])
     if prompt.image_cell is not None and (is_suffix & (prompt.image_cell >= 0)).any():
         raise InputError("the questions must show the same pictures, all of them before the words in which they differ")
-    prefix = jax.tree.map(lambda leaf: leaf[:1, : start[0] + shared], prompt)
-    return _fit(prefix, prefix_length), _fit(replace(prompt, valid=is_suffix, image_cell=None), suffix_length)
+    first = jax.tree.map(lambda leaf: leaf[::count], prompt)
+    prefix = _select(first, (valid & ~is_suffix)[::count], prefix_length)
+    return prefix, _select(replace(prompt, image_cell=None), is_suffix, suffix_length)
 
 
 @jax.jit
 def panel_attention(
-    model: Qwen3VL,
-    images: Images,
-    prefix: Prompt,
-    questions: Prompt,
-    groups: Bool[Array, "strip group prefix"],
+    model: Qwen3VL, images: Images, prefix: Prompt, questions: Prompt, groups: Bool[Array, "strip group prefix"]
 ) -> Float32[Array, "strip question layer heads group"]:
     """Attention, after the softmax, that the last token of each question pays to groups of keys.
 
-    Every argument but the model has a leading strip axis. A strip with its panels in another order is another strip.
+    A strip with its panels in another order is just another strip.
 
     Args:
-      images: [strip, image, ...].
-      prefix, questions: of `split`, stacked: [strip, 1, prefix] and [strip, question, suffix].
-      groups: which keys of the prefix are summed, as `region_keys` of its `image_cell` gives them.
+      images: the pictures of all strips.
+      prefix, questions: of `split`.
+      groups: which keys of each prefix are summed, as `region_keys` of its `image_cell` gives them.
     """
-    return jax.vmap(partial(_strip_attention, model))(images, prefix, questions, groups)
+    strips, suffix = len(prefix.tokens), questions.tokens.shape[1]
+    keys = jnp.pad(groups, ((0, 0), (0, 0), (0, suffix))).astype(jnp.float32)
+    cache = model(prefix, model.encode(images), model.empty_cache(strips, keys.shape[2])).cache
+    taps = Taps(rows=jnp.full((1, 1), suffix - 1, jnp.int32), groups=keys)
 
-
-def _strip_attention(
-    model: Qwen3VL, images: Images, prefix: Prompt, questions: Prompt, groups: Bool[Array, "group prefix"]
-) -> Float32[Array, "question layer heads group"]:
-    suffix = questions.tokens.shape[1]
-    keys = jnp.pad(groups, ((0, 0), (0, suffix))).astype(jnp.float32)
-    cache = model(prefix, model.encode(images), model.empty_cache(1, keys.shape[1])).cache
-    taps = Taps(rows=jnp.full((1, 1), suffix - 1, jnp.int32), groups=keys[None])
-
-    def ask(question: Prompt) -> Float32[Array, "layer heads group"]:
-        readings = model(jax.tree.map(lambda leaf: leaf[None], question), None, cache, taps=taps).readings
+    def ask(tokens: Array, positions: Array, valid: Array) -> Float32[Array, "layer strip heads group"]:
+        readings = model(Prompt(tokens, positions, valid), None, cache, taps=taps).readings
         assert readings is not None
-        return rearrange(readings.mass, "layer 1 1 heads group -> layer heads group")
+        return readings.mass[:, :, 0]
 
-    return jax.vmap(ask)(questions)
+    leaves = (questions.tokens, questions.positions, questions.valid)
+    by_question = [rearrange(leaf, "(strip question) ... -> question strip ...", strip=strips) for leaf in leaves]
+    return rearrange(jax.vmap(ask)(*by_question), "question layer strip ... -> strip question layer ...")
 
 
 def gaze_score(mass: Mass) -> Scores:
@@ -143,27 +144,31 @@ def _on_asked(mass: Mass) -> Float[np.ndarray, "strip panel layer heads"]:
     return np.einsum("sklhk->sklh", mass)
 
 
-def _shared_length(prompt: Prompt) -> int:
-    """How many tokens all rows share, leaving at least one to each."""
+def _rows(strips: int, count: int) -> list[slice]:
+    return [slice(strip * count, (strip + 1) * count) for strip in range(strips)]
+
+
+def _shared_length(prompt: Prompt, some: slice) -> int:
+    """How many tokens some rows share, leaving at least one to each."""
     cells = np.full_like(prompt.tokens, -1) if prompt.image_cell is None else prompt.image_cell
-    rows = [row[valid] for row, valid in zip(np.dstack([prompt.tokens, cells]), prompt.valid, strict=True)]
+    seen = np.dstack([prompt.tokens, cells])[some]
+    rows = [row[valid] for row, valid in zip(seen, prompt.valid[some], strict=True)]
     most = min(map(len, rows)) - 1
     same = np.all([(row[:most] == rows[0][:most]).all(axis=1) for row in rows], axis=0)
     return int(np.argmin(np.append(same, False)))
 
 
-def _fit(prompt: Prompt, length: int | None) -> Prompt:
-    """Pads rows on the left, or takes padding away, to `length` tokens or as few as the longest row needs."""
-    longest, width = int(np.sum(prompt.valid, axis=1).max()), prompt.tokens.shape[1]
+def _select(prompt: Prompt, keep: Bool[np.ndarray, "batch seq"], length: int | None) -> Prompt:
+    """Keeps some tokens of each row, padded on the left to `length`, by default that of the longest row."""
+    longest = int(keep.sum(axis=1).max())
     room = longest if length is None else length
     if longest > room:
         raise InputError(f"{longest} tokens do not fit in a length of {room}: give a larger length")
 
-    def fit(leaf: Array, fill: int) -> np.ndarray:
-        valid = np.reshape(prompt.valid, (*prompt.valid.shape, *[1] * (leaf.ndim - 2)))
-        wider = [(0, 0), (max(room - width, 0), 0), *[(0, 0)] * (leaf.ndim - 2)]
-        padded = np.pad(np.where(valid, leaf, fill).astype(leaf.dtype), wider, constant_values=fill)
-        return padded[:, padded.shape[1] - room :]
+    def select(leaf: Array, fill: int) -> np.ndarray:
+        rows = [np.asarray(row)[kept] for row, kept in zip(leaf, keep, strict=True)]
+        left = [[(room - len(row), 0), *[(0, 0)] * (row.ndim - 1)] for row in rows]
+        return np.stack([np.pad(row, pads, constant_values=fill) for row, pads in zip(rows, left, strict=True)])
 
-    cells = None if prompt.image_cell is None else fit(prompt.image_cell, -1)
-    return Prompt(fit(prompt.tokens, 0), fit(prompt.positions, 0), fit(prompt.valid, False), cells)
+    cells = None if prompt.image_cell is None else select(prompt.image_cell, -1)
+    return Prompt(select(prompt.tokens, 0), select(prompt.positions, 0), select(keep, 0), cells)

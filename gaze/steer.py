@@ -59,7 +59,7 @@ def steering(
     prompt: Prompt,
     regions: Bool[np.ndarray, "#batch region key"],
     targets: Int[np.ndarray, "#batch step"],
-    strength: float | Float[np.ndarray, " #batch"] = 10_000.0,
+    strength: float | int | Float[np.ndarray, " #batch"] = 10_000.0,
     mode: str = "boost_suppress",
     precision: str = "ordered",
 ) -> Steering:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int32
 
-# An edit may have length 1 on an axis where it is the same for all; jaxtyping's `#axis` says so.
+# An edit may have length 1 on an axis where it is the same for all; jaxtyping's `#axis` says so. The layer axis is there when a
+# caller builds an edit and gone (`*layer`) inside the scan over layers, which hands each layer its own slice.
 
 
 @struct.dataclass
@@ -20,9 +21,9 @@ class Steer:
         bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
     """
 
-    heads: Float[Array, "layer #batch heads"]
-    keys: Float[Array, "#batch key"]
-    uniform: Bool[Array, ""]
+    heads: Float[Array, "*layer #batch heads"]
+    keys: Float[Array, "*scanned #batch key"]
+    uniform: Bool[Array, "*scanned"]
 
 
 @struct.dataclass
@@ -35,9 +36,9 @@ class Edits:
       residual: added to the residual stream behind each layer.
     """
 
-    head_mask: Float[Array, "#layer #batch #heads #query #key"] | None = None
+    head_mask: Float[Array, "*#layer #batch #heads #query #key"] | None = None
     steer: Steer | None = None
-    residual: Float[Array, "#layer #batch #query embed"] | None = None
+    residual: Float[Array, "*#layer #batch #query embed"] | None = None
 
     def at(self, step: Any, slots: int) -> "Edits":
         """Edits that never change are their own plan (see `generate`)."""

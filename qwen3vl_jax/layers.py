@@ -5,6 +5,7 @@ logical axes for sharding, the position of the module in the tree is its Hugging
 between the layout in the file and ours.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -71,8 +72,10 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         kernel = self.weight[...]
-        trailing = tuple(range(x.ndim - self.contracted, x.ndim))
-        y = lax.dot_general(x, kernel, ((trailing, tuple(range(self.contracted))), ((), ())))
+        inputs, outputs = kernel.shape[: self.contracted], kernel.shape[self.contracted :]
+        # One plain matrix product: XLA's CPU backend copies whole activations to differentiate a product over several axes.
+        flat = x.reshape(-1, math.prod(inputs)) @ kernel.reshape(math.prod(inputs), -1)
+        y = flat.reshape(*x.shape[: x.ndim - self.contracted], *outputs)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape)
 
 

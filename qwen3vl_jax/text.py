@@ -82,6 +82,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: TextConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         self.config = config
+        self.unroll = 1  # layers per iteration of the loop: more is slower to compile and, on a CPU, faster to train
         self.embed_tokens = Embedding("vocab embed -> vocab embed", config.axes, rngs, dtype)
         self.layers = stack(config.num_hidden_layers, lambda rngs: DecoderLayer(config, rngs, dtype), rngs)
         self.norm = RMSNorm("embed", config.axes, config.rms_norm_eps, rngs, dtype)
@@ -119,7 +120,7 @@ class Decoder(nnx.Module):
 
         layers = self.config.num_hidden_layers
         scanned = (self.layers, jnp.arange(layers), (cache.keys, cache.values), edits and edits.by_layer(layers))
-        x, ((keys, values), readings) = lax.scan(body, x, scanned)
+        x, ((keys, values), readings) = lax.scan(body, x, scanned, unroll=self.unroll)
         last = jnp.max(positions, axis=(1, 2), where=valid[:, :, None], initial=-1)
         next_position = jnp.maximum(cache.next_position, last + 1)
         return self.norm(x), Cache(keys, values, seen, cache.filled + count, next_position), readings

@@ -108,5 +108,5 @@ def _flat(model: Qwen3VL) -> list[tuple[tuple[str, ...], Weight]]:
 
 
 @jax.jit(donate_argnums=0)
-def _put(stack: Array, part: Array, number: int) -> Array:
+def _put(stack: Array, part: Array, number: int | Array) -> Array:
     return stack.at[number].set(part)

@@ -187,6 +187,7 @@ def main(out: Path) -> None:
     (out / "checkpoint" / "config.json").write_text(json.dumps(raw, indent=2))
     config = Config.from_dict(raw)
     trainee = Trainee(config, nnx.Rngs(SEED))
+    trainee.model.model.language_model.unroll = config.text.num_hidden_layers
     graph, params = nnx.split(trainee)
     tx = optimizer(trainee)
     state = tx.init(params)

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -84,27 +83,24 @@ def picture(seed, grid):
 
 
 def ask(config, pictures, questions, length=None):
-    """Images and left-padded prompts: a few words, the pictures, then each of the questions (lists of tokens)."""
+    """Images and left-padded prompts: all questions (lists of tokens) about the first picture, then about the next.
+
+    A prompt is a few words, the picture, the question.
+    """
     images = layout.batch_images(pictures, config)
-    grids = [grid for _, grid in pictures]
-    shown = sum(([START, *[IMAGE] * (h * w // MERGE**2), END] for h, w in grids), [])
-    rows = [np.array([1, 2, *shown, *question], np.int32) for question in questions]
-    room = length or max(map(len, rows))
-    stride = images.patches.shape[1] // MERGE**2
+    cells = images.patches.shape[1] // MERGE**2
+    tokens, positions, shown = [], [], []
+    for number, (_, grid) in enumerate(pictures):
+        for question in questions:
+            row = np.array([1, 2, START, *[IMAGE] * (grid[0] * grid[1] // MERGE**2), END, *question], np.int32)
+            tokens.append(row)
+            positions.append(layout.rope_positions(row, [grid], config))
+            shown.append(layout.image_cells(row, [number], [grid], cells, config))
+    room = length or max(map(len, tokens))
 
-    def pad(row, fill):
-        return np.pad(row, [(room - len(row), 0), *[(0, 0)] * (row.ndim - 1)], constant_values=fill)
+    def pad(rows, fill):
+        widths = [[(room - len(row), 0), *[(0, 0)] * (row.ndim - 1)] for row in rows]
+        return np.stack([np.pad(row, width, constant_values=fill) for row, width in zip(rows, widths, strict=True)])
 
-    prompt = Prompt(
-        tokens=np.stack([pad(row, 0) for row in rows]),
-        positions=np.stack([pad(layout.rope_positions(row, grids, config), 0) for row in rows]),
-        valid=np.stack([pad(np.ones(len(row), bool), False) for row in rows]),
-        image_cell=np.stack(
-            [pad(layout.image_cells(row, range(len(grids)), grids, stride, config), -1) for row in rows]
-        ),
-    )
-    return images, prompt
-
-
-def stack(trees):
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+    valid = pad([np.ones(len(row), bool) for row in tokens], False)
+    return images, Prompt(pad(tokens, 0), pad(positions, 0), valid, pad(shown, -1))

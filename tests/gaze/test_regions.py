@@ -12,7 +12,7 @@ def reference_panels(grid, widths, merge):
     rows, cols = grid[0] // merge, grid[1] // merge
     edges = [0]
     for panel in range(1, len(widths)):
-        edge = int(round(cols * sum(widths[:panel]) / sum(widths)))
+        edge = round(cols * sum(widths[:panel]) / sum(widths))
         edge = max(edge, edges[-1] + 1)
         edges.append(min(edge, cols - len(widths) + panel))
     edges.append(cols)
@@ -87,7 +87,7 @@ def test_a_box_between_centres_falls_back_to_the_cell_it_overlaps_most():
 )
 def test_impossible_boxes_are_an_error(box, message):
     with pytest.raises(InputError, match=message):
-        box_cells((4, 6), tuple(map(float, box)), (30, 20), 2)
+        box_cells((4, 6), box, (30, 20), 2)
 
 
 def test_keys_of_a_region_are_those_that_show_its_cells():

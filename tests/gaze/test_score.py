@@ -21,18 +21,27 @@ from gaze.score import (
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
 
-from .conftest import HEADS, IMAGE, LAYERS, ask, picture, stack
+from .conftest import HEADS, IMAGE, LAYERS, ask, picture
 
 QUESTIONS = [[5, 6, 7, 30], [5, 6, 8, 9, 30], [5, 6, 30]]
 WIDTHS = [10, 20, 12]
 
 
-def strip(toy, seed, grid=(4, 12), **lengths):
-    """One strip of three panels as `panel_attention` takes it, and the prompts it came from."""
-    images, prompt = ask(toy.model.config, [picture(seed, grid)], QUESTIONS)
-    prefix, questions = split(prompt, **lengths)
-    groups = region_keys(prefix.image_cell[0], panel_cells(grid, WIDTHS, 2))
+def strips(toy, pictures, **lengths):
+    """Strips of three panels as `panel_attention` takes them, and the prompts they came from."""
+    images, prompt = ask(toy.model.config, pictures, QUESTIONS)
+    prefix, questions = split(prompt, len(pictures), **lengths)
+    groups = np.stack(
+        [
+            keys(images, row, number, grid)
+            for number, (row, (_, grid)) in enumerate(zip(prefix.image_cell, pictures, strict=True))
+        ]
+    )
     return (images, prefix, questions, groups), prompt
+
+
+def keys(images, image_cell, number, grid):
+    return region_keys(image_cell, panel_cells(grid, WIDTHS, 2), number * images.patches.shape[1] // 4)
 
 
 @jax.jit
@@ -43,20 +52,23 @@ def unshared(model, images, prompt, groups):
 
 
 def test_sharing_and_padding_change_nothing(toy):
-    inputs = [strip(toy, seed, prefix_length=24, suffix_length=5) for seed in range(2)]
-    mass = np.asarray(panel_attention(toy.model, *stack([arguments for arguments, _ in inputs])))
+    pictures = [picture(0, (4, 12)), picture(1, (6, 8))]
+    arguments, prompt = strips(toy, pictures, prefix_length=24, suffix_length=5)
+    mass = np.asarray(panel_attention(toy.model, *arguments))
     assert mass.shape == (2, 3, LAYERS, HEADS, 3)
-    for ((images, *_), prompt), got in zip(inputs, mass, strict=True):
-        groups = np.stack([region_keys(row, panel_cells((4, 12), WIDTHS, 2)) for row in prompt.image_cell])
-        want = np.asarray(unshared(toy.model, images, prompt, groups)).transpose(1, 0, 2, 3)
-        np.testing.assert_allclose(got, want, atol=1e-6, rtol=0)
-        assert np.ptp(want, axis=0).max() > 1e-3  # the question matters, so mixing questions up would show
+    groups = [keys(arguments[0], row, n // 3, pictures[n // 3][1]) for n, row in enumerate(prompt.image_cell)]
+    want = np.asarray(unshared(toy.model, arguments[0], prompt, np.stack(groups)))
+    want = want.reshape(LAYERS, 2, 3, HEADS, 3).transpose(1, 2, 0, 3, 4)
+    np.testing.assert_allclose(mass, want, atol=1e-6, rtol=0)
+    # Strips and questions matter, so mixing them up would show.
+    assert np.ptp(want, axis=0).max() > 1e-2
+    assert np.ptp(want, axis=1).max() > 1e-2
 
 
 def test_mass_is_that_of_transformers(toy):
-    arguments, _ = strip(toy, 3)
-    mass = np.asarray(panel_attention(toy.model, *stack([arguments])))[0]
     patches, grid = picture(3, (4, 12))
+    arguments, _ = strips(toy, [(patches, grid)])
+    mass = np.asarray(panel_attention(toy.model, *arguments))[0]
     panel = panel_cells(grid, WIDTHS, 2).argmax(axis=0)
     for question, got in zip(QUESTIONS, mass, strict=True):
         tokens = torch.tensor([[1, 2, 248, *[IMAGE] * 12, 249, *question]])
@@ -73,27 +85,17 @@ def test_mass_is_that_of_transformers(toy):
         np.testing.assert_allclose(got, want, atol=1e-5, rtol=0)
 
 
-def test_strips_of_one_shape_compile_once(toy):
+def test_batches_of_one_shape_compile_once(toy):
     before = panel_attention._cache_size()
-    sizes = []
-    for seed, grid in ((5, (4, 12)), (6, (4, 12)), (7, (4, 12))):
-        arguments, _ = strip(toy, seed, grid, prefix_length=29)
-        panel_attention(toy.model, *stack([arguments])).block_until_ready()
-        sizes.append(panel_attention._cache_size() - before)
-    assert sizes == [1, 1, 1]
-
-
-def test_permutations_are_one_more_vmap(toy):
-    arguments = [strip(toy, seed, prefix_length=24, suffix_length=5)[0] for seed in range(2)]
-    over = jax.vmap(panel_attention, in_axes=(None, 0, 0, 0, 0))
-    nested = over(toy.model, *jax.tree.map(lambda leaf: leaf[:, None], stack(arguments)))
-    flat = panel_attention(toy.model, *stack(arguments))
-    np.testing.assert_allclose(np.asarray(nested)[:, 0], np.asarray(flat), atol=1e-6, rtol=0)
+    for seed, grid in ((5, (4, 12)), (6, (4, 12)), (7, (2, 24))):
+        arguments, _ = strips(toy, [picture(seed, grid)], prefix_length=29)
+        panel_attention(toy.model, *arguments).block_until_ready()
+        assert panel_attention._cache_size() == before + 1
 
 
 def test_split_keeps_every_token_once(toy):
     _, prompt = ask(toy.model.config, [picture(0, (4, 8))], QUESTIONS, length=20)
-    prefix, questions = split(prompt)
+    prefix, questions = split(prompt, 1)
     assert prefix.tokens.tolist() == [[1, 2, 248, *[IMAGE] * 8, 249, 5, 6]]
     assert questions.tokens.tolist() == [[0, 7, 30], [8, 9, 30], [0, 0, 30]]
     assert questions.valid.tolist() == [[False, True, True], [True] * 3, [False, False, True]]
@@ -105,7 +107,7 @@ def test_split_keeps_every_token_once(toy):
 
 def test_split_leaves_a_token_to_each_of_equal_rows(toy):
     _, prompt = ask(toy.model.config, [picture(0, (4, 8))], [[5, 6], [5, 6]])
-    assert split(prompt)[1].tokens.tolist() == [[6], [6]]
+    assert split(prompt, 1)[1].tokens.tolist() == [[6], [6]]
 
 
 def test_split_refuses_what_cannot_be_shared(toy):
@@ -113,9 +115,11 @@ def test_split_refuses_what_cannot_be_shared(toy):
     other = prompt.tokens.copy()
     other[0, prompt.valid[0].argmax()] = 77
     with pytest.raises(InputError, match="same pictures"):
-        split(prompt.replace(tokens=other))
+        split(prompt.replace(tokens=other), 1)
     with pytest.raises(InputError, match="14 tokens do not fit"):
-        split(prompt, prefix_length=13)
+        split(prompt, 1, prefix_length=13)
+    with pytest.raises(InputError, match="3 prompts cannot be about 2 strips"):
+        split(prompt, 2)
 
 
 @pytest.fixture

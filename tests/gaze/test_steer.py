@@ -94,6 +94,9 @@ def test_modes_equal_masks_built_by_hand(mode, toy, scene):
     )
     np.testing.assert_allclose(logits, want_logits, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(mass, want_mass, atol=1e-6, rtol=0)
+    for step in range(NEW):
+        keys = plan.at(step, prompt.tokens.shape[1] + NEW).steer.keys  # padding too, which no attention shows
+        np.testing.assert_array_equal(keys, hand.masks[step][0, :, 1, 0])
 
 
 def test_modes_differ(toy, scene):
@@ -126,7 +129,7 @@ def test_values_compile_nothing(toy, scene):
 def test_suppressed_keys_get_exactly_nothing(mode, toy, scene):
     vision, prompt, regions = scene
     _, mass = run(toy.model, vision, prompt, steering(HEAD_MASK, prompt, regions, schedule([(0, 1)])[None], mode=mode))
-    steered = np.asarray(mass)[:, HEAD_MASK.astype(bool)[:, None].repeat(2, axis=1)] if False else _steered(mass)
+    steered = _steered(mass)
     others = (prompt.image_cell >= 0) & ~regions[:, 1]
     for row in range(2):
         assert (steered[:, :, row][:, :, : others.shape[1]][:, :, others[row]] == 0).all()

@@ -1,0 +1,237 @@
+"""The check that a conversion is right: transformers and this package on the same weights, prompts and masks.
+
+The one runtime module that uses PyTorch; it is imported when a check runs, not before.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32
+
+from convert.convert import to_hf
+from convert.load import load_model
+from convert.prompts import CASES, Case, build
+from convert.source import open_checkpoint, resolve
+from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.edits import Edits, Taps
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.inputs import Images, Prompt
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing import Batch
+
+LOGITS, ATTENTION = 1e-4, 1e-5
+"""Largest absolute differences that pass."""
+STEPS = 20
+MASK = 3.0
+
+HeadMask = Float[np.ndarray, "layer 1 heads 1 key"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One prompt, with or without the random mask.
+
+    Attributes:
+      prompt: name of the case.
+      masked: whether every head had its own additive mask.
+      logits: largest difference over all valid positions.
+      attention: largest difference of the last token's attention, found at `layer`, `head`.
+      agree: greedy tokens that agree in every row, of `steps`.
+      tie: where they first differ, the gap between the reference's two best logits; None if they all agree.
+    """
+
+    prompt: str
+    masked: bool
+    logits: float
+    attention: float
+    layer: int
+    head: int
+    agree: int
+    steps: int
+    tie: float | None
+
+    @property
+    def near_tie(self) -> bool:
+        """The tokens differ, but where the reference itself could not tell within the tolerance."""
+        return self.tie is not None and self.tie < LOGITS
+
+    @property
+    def passed(self) -> bool:
+        # Written so that NaN fails.
+        return self.logits <= LOGITS and self.attention <= ATTENTION and (self.tie is None or self.near_tie)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All runs on one checkpoint."""
+
+    source: str
+    runs: tuple[Run, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(run.passed for run in self.runs)
+
+    def as_dict(self) -> dict[str, Any]:
+        runs = [dataclasses.asdict(run) | {"near_tie": run.near_tie, "passed": run.passed} for run in self.runs]
+        tolerance = {"logits": LOGITS, "attention": ATTENTION}
+        return {"source": self.source, "passed": self.passed, "tolerance": tolerance, "runs": runs}
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} against transformers, float32, largest absolute differences:"]
+        lines += [_line(run) for run in self.runs]
+        lines.append(f"{'PASS' if self.passed else 'FAIL'} (tolerance: logits {LOGITS:.0e}, attention {ATTENTION:.0e})")
+        return "\n".join(lines)
+
+
+def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
+    """Runs every case in both, plainly and under a random mask per head; both models are held in float32.
+
+    Raises InputError if `src` is not a whole Qwen3-VL or PyTorch is missing.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise InputError("verify needs PyTorch: install the test extra (pip install 'gaze-jax[test]').") from error
+    model = load_model(src, jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        reference = _reference(src)
+        runs = [run for case in cases for run in _compare(model, reference, case)]
+    return Report(str(src), tuple(runs))
+
+
+def _reference(src: str | Path) -> Any:
+    """The checkpoint in transformers; one that transformers cannot open is first written as it would be."""
+    from transformers import GenerationConfig, Qwen3VLForConditionalGeneration
+
+    def read(folder: Path) -> Any:
+        kind = Qwen3VLForConditionalGeneration
+        return kind.from_pretrained(folder, dtype="float32", attn_implementation="eager").eval()
+
+    if open_checkpoint(src).plain:
+        model = read(resolve(src))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            to_hf(src, Path(folder) / "hf", jnp.float32)
+            model = read(Path(folder) / "hf")
+    # The checkpoint's own settings sample, penalise and stop early.
+    model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=STEPS, pad_token_id=0)
+    return model
+
+
+def _compare(model: Qwen3VL, reference: Any, case: Case) -> Iterator[Run]:
+    batch = build(case, model.config)
+    slots = batch.prompt.tokens.shape[1] + STEPS
+    shape = (model.config.text.num_hidden_layers, 1, model.config.text.num_attention_heads, 1, slots)
+    random_mask = np.random.default_rng(1).uniform(-MASK, MASK, shape).astype(np.float32)
+    for mask in (None, random_mask):
+        with _masked(reference, mask):
+            logits, attention, tokens, gaps = _run_reference(reference, batch, model.config.image_token_id)
+        edits = None if mask is None else Edits(jnp.asarray(mask))
+        ours = [np.asarray(array) for array in _run(model, batch.prompt, batch.images, edits)]
+        off = np.abs(ours[0] - logits)[batch.prompt.valid]
+        off_attention = np.abs(ours[1] - attention)
+        layer, _, head, _ = np.unravel_index(off_attention.argmax(), off_attention.shape)
+        agree, tie = _first_difference(ours[2], tokens, gaps)
+        where = (int(layer), int(head))
+        yield Run(case.name, mask is not None, float(off.max()), float(off_attention.max()), *where, agree, STEPS, tie)
+
+
+@jax.jit
+def _run(
+    model: Qwen3VL, prompt: Prompt, images: Images, edits: Edits | None
+) -> tuple[Float[Array, "batch seq vocab"], Float[Array, "layer batch heads seq"], Int32[Array, "batch step"]]:
+    """Logits everywhere, the last token's attention in every layer and head, and greedy tokens."""
+    batch, length = prompt.tokens.shape
+    slots = length + STEPS
+    taps = Taps(jnp.full((1, 1), length - 1, jnp.int32), jnp.eye(length, slots, dtype=jnp.float32)[None])
+    output = model(prompt, model.encode(images), model.empty_cache(batch, slots), edits, taps)
+    assert output.readings is not None
+    logits = model.logits(output.hidden)
+
+    def step(carry: tuple[Cache, Array], _: None) -> tuple[tuple[Cache, Array], Array]:
+        cache, token = carry
+        output = model.extend(token[:, None], cache, edits)
+        return (output.cache, _best(model.logits(output.hidden[:, -1]))), token
+
+    _, tokens = jax.lax.scan(step, (output.cache, _best(logits[:, -1])), length=STEPS)
+    return logits, output.readings.mass[:, :, 0], tokens.T
+
+
+def _best(logits: Float[Array, "batch vocab"]) -> Int32[Array, "batch"]:
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def _run_reference(reference: Any, batch: Batch, image_token: int) -> tuple[np.ndarray, ...]:
+    """transformers' logits, last token's attention, greedy tokens and, at each, the gap between the two best logits."""
+    import torch
+
+    assert batch.images is not None
+    prompt, images = batch.prompt, batch.images
+    grids = np.insert(batch.grids, 0, 1, axis=1)
+    arrays = dict(
+        input_ids=prompt.tokens.astype(np.int64),
+        attention_mask=prompt.valid.astype(np.int64),
+        mm_token_type_ids=((prompt.tokens == image_token) & prompt.valid).astype(np.int64),
+        pixel_values=images.patches[images.valid],
+        image_grid_thw=grids.astype(np.int64),
+    )
+    inputs = {name: torch.tensor(array) for name, array in arrays.items()}
+    with torch.no_grad():
+        output = reference(**inputs, output_attentions=True)
+        made = reference.generate(**inputs, output_logits=True, return_dict_in_generate=True)
+    attention = np.stack([weights[:, :, -1].numpy() for weights in output.attentions])
+    best = torch.stack(made.logits, dim=1).topk(2).values
+    tokens = made.sequences[:, prompt.tokens.shape[1] :]
+    return output.logits.numpy(), attention, tokens.numpy(), (best[..., 0] - best[..., 1]).numpy()
+
+
+@contextmanager
+def _masked(reference: Any, mask: HeadMask | None) -> Iterator[None]:
+    """Adds each layer's part of the mask to transformers' attention mask, as far as the keys go."""
+    import torch
+
+    def hook(layer: int) -> Any:
+        def add(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            causal = kwargs["attention_mask"]
+            extra = torch.from_numpy(mask[layer, ..., : causal.shape[-1]])
+            return args, kwargs | {"attention_mask": causal + extra}
+
+        return add
+
+    layers = [] if mask is None else reference.model.language_model.layers
+    hooks = [
+        layer.self_attn.register_forward_pre_hook(hook(number), with_kwargs=True) for number, layer in enumerate(layers)
+    ]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def _first_difference(
+    ours: Int[np.ndarray, "batch step"], theirs: Int[np.ndarray, "batch step"], gaps: Float[np.ndarray, "batch step"]
+) -> tuple[int, float | None]:
+    """How many tokens agree in every row; and the largest gap at a row's first difference, None without any."""
+    differ = ours != theirs
+    first = np.where(differ.any(1), differ.argmax(1), differ.shape[1])
+    ties = [float(gap[step]) for gap, step in zip(gaps, first, strict=True) if step < differ.shape[1]]
+    return int(first.min()), max(ties, default=None)
+
+
+def _line(run: Run) -> str:
+    name = run.prompt + (", masked" if run.masked else "")
+    line = f"  {name:32} logits {run.logits:.1e}  attention {run.attention:.1e} (layer {run.layer}, head {run.head})"
+    line += f"  greedy {run.agree}/{run.steps}"
+    if run.tie is not None:
+        what = "a tie within the tolerance" if run.near_tie else "no tie"
+        line += f" (then the two best logits are {run.tie:.1e} apart: {what})"
+    return line + ("" if run.passed else "  FAIL")

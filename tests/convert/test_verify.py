@@ -1,0 +1,135 @@
+"""Parity with transformers over the grid of shapes, and proof that the check notices what it should."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convert.convert import to_orbax
+from convert.prompts import CASES, Case, Row
+from convert.verify import ATTENTION, LOGITS, Report, _first_difference, verify
+from qwen3vl_jax import attention, rope, vision
+
+NewToy = Callable[..., Path]
+
+# One, two and three images of different sizes, and left padding, in a single program.
+MIXED = Case("mixed", (Row(((2, 3),), 24), Row(((2, 2), (2, 5)), 5), Row(((2, 3), (4, 2), (3, 3)), 7)))
+
+
+@pytest.fixture(autouse=True)
+def _quick_programs() -> Iterator[None]:
+    """Numbers are compared, not speed: compiling less halves the time. Nothing compiled outlives its test."""
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
+def assert_agrees(report: Report) -> None:
+    assert report.passed, str(report)
+    assert {run.masked for run in report.runs} == {False, True}
+    assert all(run.agree == run.steps == 20 or run.near_tie for run in report.runs), str(report)
+
+
+@pytest.mark.parametrize("kv", [4, 2, 1])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("head", [12, 16])
+def test_grid(new_toy: NewToy, kv: int, tied: bool, head: int) -> None:
+    """Query width is 4 heads x 12 = the hidden size, or 4 x 16."""
+    rope = dict(mrope_section=[2, 2, 2]) if head == 12 else None
+    toy = new_toy(text=dict(num_key_value_heads=kv, head_dim=head), rope=rope, tied=tied)
+    assert_agrees(verify(toy, [MIXED]))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        dict(vision=dict(deepstack_visual_indexes=[0, 2])),
+        dict(vision=dict(deepstack_visual_indexes=[])),
+        dict(text=dict(num_hidden_layers=5), rope=dict(mrope_section=[2, 3, 3])),
+        dict(text=dict(attention_bias=True), rope=dict(rope_theta=10000)),
+        dict(
+            vision=dict(patch_size=14, num_heads=4, num_position_embeddings=49, depth=3), text=dict(hidden_act="gelu")
+        ),
+    ],
+    ids=str,
+)
+def test_odd_shapes(new_toy: NewToy, odd: dict[str, Any]) -> None:
+    assert_agrees(verify(new_toy(**odd), [MIXED]))
+
+
+def test_built_in_prompts_on_a_converted_checkpoint(new_toy: NewToy, tmp_path: Path) -> None:
+    to_orbax(new_toy(tied=False), tmp_path / "orbax")
+    report = verify(tmp_path / "orbax")
+    assert_agrees(report)
+    assert [run.prompt for run in report.runs[::2]] == [case.name for case in CASES]
+    assert str(report).endswith("PASS (tolerance: logits 1e-04, attention 1e-05)")
+
+
+def without_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = vision.VisionTower.__call__
+
+    def zeroed(self: vision.VisionTower, images: Any) -> vision.Vision:
+        made = encode(self, images)
+        return made.replace(deepstack=jnp.zeros_like(made.deepstack))
+
+    monkeypatch.setattr(vision.VisionTower, "__call__", zeroed)
+
+
+def with_tanh_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = jax.nn.gelu
+    monkeypatch.setattr(jax.nn, "gelu", lambda x, approximate: exact(x, approximate=True))
+
+
+def with_chunked_rope(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunked = lambda config: np.repeat(np.arange(3, dtype=np.int32), config.mrope_section)  # noqa: E731
+    monkeypatch.setattr(rope, "frequency_axes", chunked)
+
+
+def with_image_rows_and_columns_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    angles = rope.vision_angles
+    monkeypatch.setattr(rope, "vision_angles", lambda row_col, config: angles(row_col[..., ::-1], config))
+
+
+@pytest.mark.parametrize(
+    "damage", [without_deepstack, with_tanh_gelu, with_chunked_rope, with_image_rows_and_columns_swapped]
+)
+def test_a_wrong_model_fails_by_far(
+    shared_toy: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    damage(monkeypatch)
+    report = verify(shared_toy, [MIXED])
+    assert not report.passed
+    assert not any(run.passed for run in report.runs)
+    assert min(run.logits for run in report.runs) > 100 * LOGITS
+    assert str(report).count("  FAIL") == len(report.runs)
+
+
+def test_a_mask_on_the_wrong_heads_fails_by_far(shared_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit = attention._edit
+    monkeypatch.setattr(attention, "_edit", lambda scores, edits: edit(scores[:, ::-1], edits)[:, ::-1])
+    plain, masked = verify(shared_toy, [MIXED]).runs
+    assert plain.passed
+    assert not masked.passed
+    assert masked.logits > 100 * LOGITS
+    assert masked.attention > 100 * ATTENTION
+
+
+def test_nan_fails(shared_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = vision.attend
+    monkeypatch.setattr(vision, "attend", lambda *args: (attend(*args)[0] * jnp.nan, None))
+    assert not verify(shared_toy, [MIXED]).passed
+
+
+def test_first_difference_of_greedy_tokens() -> None:
+    ours = np.array([[1, 2, 3, 4], [1, 2, 3, 4]], np.int32)
+    theirs = np.array([[1, 2, 9, 9], [1, 9, 9, 9]])
+    gaps = np.array([[5, 5, 0.25, 0.1], [5, 0.5, 5, 5]])
+    assert _first_difference(ours, ours.astype(np.int64), gaps) == (4, None)
+    assert _first_difference(ours, theirs, gaps) == (1, 0.5)
+    assert _first_difference(ours[:1], theirs[:1], gaps[:1]) == (2, 0.25)
