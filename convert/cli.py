@@ -64,10 +64,15 @@ def verify_command(src: str, as_json: bool) -> None:
 
 def main() -> None:
     """Exit status: 0, 1 if a check fails, 2 for input that cannot be used, 130 when interrupted, 143 when terminated."""
+    run(cli, "qwen3vl-convert")
+
+
+def run(command: click.Command, name: str) -> None:
+    """Runs a command line; whatever a person did wrong becomes one sentence on stderr and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the stack trace of an error before it raises it
     try:
-        cli(prog_name="qwen3vl-convert", standalone_mode=False)
+        command(prog_name=name, standalone_mode=False)
     except InputError as error:
         _fail(str(error), 2)
     except click.ClickException as error:

@@ -177,27 +177,51 @@ def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
             yield step, batch
 
 
+@dataclass(frozen=True)
+class Run:
+    """A training folder: tokenizer and config under `checkpoint`, training state under `state`, a line per ten steps."""
+
+    folder: Path
+
+    def start(self) -> tuple[Any, Trainee]:
+        """Writes what is known before training; returns tokenizer and fresh parameters."""
+        tokenizer = build_tokenizer(self.folder / "checkpoint")
+        raw = config_json(tokenizer)
+        (self.folder / "checkpoint" / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+        trainee = Trainee(Config.from_dict(raw), nnx.Rngs(SEED))
+        trainee.model.model.language_model.unroll = trainee.model.config.text.num_hidden_layers
+        return tokenizer, trainee
+
+    def states(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=3, save_interval_steps=SAVE_EVERY)
+        return ocp.CheckpointManager(self.folder / "state", options=options)
+
+
+def restore(folder: Path) -> Trainee:
+    """The newest state of a training folder."""
+    run = Run(folder.absolute())
+    _, trainee = run.start()
+    graph, params = nnx.split(trainee)
+    with run.states() as manager:
+        saved = ocp.args.StandardRestore((params, optimizer(trainee).init(params)))
+        params, _ = manager.restore(manager.latest_step(), args=saved)
+    return nnx.merge(graph, params)
+
+
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 def main(out: Path) -> None:
-    """Trains the testbed into OUT (training state, log, tokenizer); about an hour on two CPU cores."""
-    out = out.absolute()
-    tokenizer = build_tokenizer(out / "checkpoint")
-    raw = config_json(tokenizer)
-    (out / "checkpoint" / "config.json").write_text(json.dumps(raw, indent=2))
-    config = Config.from_dict(raw)
-    trainee = Trainee(config, nnx.Rngs(SEED))
-    trainee.model.model.language_model.unroll = config.text.num_hidden_layers
+    """Trains the testbed in the folder OUT; about an hour on two CPU cores, resumed by the same command."""
+    run = Run(out.absolute())
+    tokenizer, trainee = run.start()
     graph, params = nnx.split(trainee)
     tx = optimizer(trainee)
     state = tx.init(params)
-    maker = Maker(tokenizer, config, ImageSettings.load(out / "checkpoint"), STRIPS)
-    options = ocp.CheckpointManagerOptions(max_to_keep=3, save_interval_steps=SAVE_EVERY)
-    with ocp.CheckpointManager(out / "state", options=options) as manager, (out / "log.jsonl").open("a") as log:
-        start = 0
-        if (done := manager.latest_step()) is not None:
-            params, state = manager.restore(done, args=ocp.args.StandardRestore((params, state)))
-            start = done
+    maker = Maker(tokenizer, trainee.model.config, ImageSettings.load(run.folder / "checkpoint"), STRIPS)
+    with run.states() as manager, (run.folder / "log.jsonl").open("a") as log:
+        start = manager.latest_step() or 0
+        if start:
+            params, state = manager.restore(start, args=ocp.args.StandardRestore((params, state)))
         train_step = make_step(graph, tx)
         began = time.perf_counter()
         for step, batch in batches(maker, start):
@@ -206,9 +230,10 @@ def main(out: Path) -> None:
             params, state, report = train_step(params, state, batch, weights)
             if step % 10 == 9:
                 row = {"step": step + 1, **{name: round(float(x), 4) for name, x in report.items()}}
-                row["seconds"] = round(time.perf_counter() - began, 1)
-                print(json.dumps(row), file=log, flush=True)
-                click.echo(json.dumps(row))
+                line = json.dumps({**row, "seconds": round(time.perf_counter() - began, 1)})
+                click.echo(line)
+                click.echo(line, file=log)
+                log.flush()
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == TOTAL:
                 manager.save(step + 1, args=ocp.args.StandardSave((params, state)), force=True)
 

@@ -1,0 +1,23 @@
+"""What `--model` and `--dtype` mean, the same for every command."""
+
+from pathlib import Path
+
+import jax
+from jax.typing import DTypeLike
+
+from convert.load import load
+from experiments.testbed.strips import CHECKPOINT
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing import Processor
+
+TESTBED = "testbed"
+
+
+def open_model(name: str, dtype: str | None) -> tuple[Qwen3VL, Processor]:
+    """The testbed, a folder of either format or a hub name; computes in float32 on a CPU, else as stored, unless told."""
+    wanted: DTypeLike | None = dtype or ("float32" if jax.default_backend() == "cpu" else None)
+    return load(source(name), wanted)
+
+
+def source(name: str) -> str | Path:
+    return CHECKPOINT if name == TESTBED else name

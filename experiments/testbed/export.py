@@ -1,0 +1,32 @@
+"""Writes the trained model as a Hugging Face checkpoint: `python -m experiments.testbed.export RUN DST`."""
+
+from pathlib import Path
+
+import click
+import ml_dtypes
+import numpy as np
+
+from convert.checkpoint import SIDE_FILES
+from convert.folder import new_folder
+from convert.safetensors_files import write_safetensors
+from experiments.testbed.train import restore
+from qwen3vl_jax.weights import disassemble
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("dst", type=click.Path(path_type=Path))
+def main(run: Path, dst: Path) -> None:
+    """Takes the newest state of the training folder RUN and writes the folder DST, in bfloat16, without the helper heads."""
+    weights = disassemble(restore(run).model)
+    stored = {name: array.astype(ml_dtypes.bfloat16) for name, array in weights.items()}
+    with new_folder(dst.absolute()) as folder:
+        parts = {name: (array.shape, array.dtype) for name, array in stored.items()}
+        write_safetensors(folder, parts, lambda name: np.ascontiguousarray(stored[name]))
+        for name in (*SIDE_FILES, "config.json"):
+            if (run / "checkpoint" / name).is_file():
+                (folder / name).write_bytes((run / "checkpoint" / name).read_bytes())
+
+
+if __name__ == "__main__":
+    main()

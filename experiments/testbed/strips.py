@@ -1,0 +1,26 @@
+"""The testbed's own strips, and where its checkpoint lies."""
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.testbed.draw import PANEL_SIDE, draw_strip
+from experiments.testbed.scenes import PANELS, Split, draw_scenes
+from gaze.strips import Strip
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+"""The trained model in Hugging Face layout, with `heads.json`, its gaze heads."""
+
+
+def draw_strips(seed: int, purpose: str, count: int, split: Split = "held_out") -> list[Strip]:
+    """`count` strips for one purpose; by default each caption is a combination that training never showed.
+
+    The seed and the purpose together make the strips: two purposes share none.
+    """
+    strips = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, number, *purpose.encode()])
+        scenes = draw_scenes(rng, PANELS, split)
+        captions = tuple(scene.caption for scene in scenes)
+        strips.append(Strip(f"{purpose}-{seed}-{number}", draw_strip(scenes, rng), (PANEL_SIDE,) * PANELS, captions))
+    return strips
