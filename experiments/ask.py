@@ -22,6 +22,7 @@ from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Batch, Processor
 from qwen3vl_jax.sampling import Sampling
+from qwen3vl_jax.vision import Vision
 
 Box = tuple[float, float, float, float]
 
@@ -52,7 +53,9 @@ def parse_place(text: str) -> int | Box:
     return (left, top, right, bottom)
 
 
-def ask(model_name: str, dtype: str | None, image: Path, question: str, look: Look | None, max_new: int) -> Iterator[str]:
+def ask(
+    model_name: str, dtype: str | None, image: Path, question: str, look: Look | None, max_new: int
+) -> Iterator[str]:
     """The answer, piece by piece as it comes."""
     picture = open_image(image)
     heads = None if look is None else _heads(model_name, look)
@@ -72,7 +75,13 @@ def stop_tokens(processor: Processor) -> list[int]:
 
 
 def _words(
-    processor: Processor, model: Qwen3VL, prompt: Prompt, vision: object, plan: Steering | None, sampling: Sampling, max_new: int
+    processor: Processor,
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision,
+    plan: Steering | None,
+    sampling: Sampling,
+    max_new: int,
 ) -> Iterator[str]:
     tokens: list[int] = []
     said = ""
@@ -87,7 +96,9 @@ def _words(
 
 def _heads(model_name: str, look: Look) -> HeadSet:
     if look.heads is None and model_name != TESTBED:
-        raise InputError(f"which heads of {model_name} look is not known: give --heads, a file that `gaze reproduce` wrote")
+        raise InputError(
+            f"which heads of {model_name} look is not known: give --heads, a file that `gaze reproduce` wrote"
+        )
     return HeadSet.load(look.heads or CHECKPOINT / "heads.json", look.top)
 
 
@@ -122,5 +133,7 @@ def _regions(
     cells, centred = box_cells((rows, cols), look.place, picture.size, merge)
     if not centred:
         size = f"{picture.width * merge / cols:.0f} x {picture.height * merge / rows:.0f}"
-        raise InputError(f"the box {look.place} holds the centre of no image token ({size} pixels each): make it larger")
+        raise InputError(
+            f"the box {look.place} holds the centre of no image token ({size} pixels each): make it larger"
+        )
     return region_keys(row, cells[None]), 0

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Bench:
         ]
         records = self.answer(title, strips, STATIC, asks)
         blocks = [records[start : start + PANELS] for start in range(0, len(records), PANELS)]
-        return [sum(blocks[number :: len(masks)], []) for number in range(len(masks))]
+        return [list(chain.from_iterable(blocks[number :: len(masks)])) for number in range(len(masks))]
 
     def answer(
         self, title: str, strips: Sequence[Strip], question: str | Sequence[str], asks: Sequence[Ask]

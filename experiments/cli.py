@@ -1,6 +1,7 @@
 """The command `gaze`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,10 +12,16 @@ from convert.cli import run
 MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
 model_option = click.option(
-    "--model", "model", default="testbed", show_default=True, help="A converted checkpoint, a Hugging Face folder or a hub name."
+    "--model",
+    "model",
+    default="testbed",
+    show_default=True,
+    help="A converted checkpoint, a Hugging Face folder or a hub name.",
 )
 dtype_option = click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Compute in this; float32 on a CPU, else as stored, without."
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Compute in this; float32 on a CPU, else as stored, without.",
 )
 
 
@@ -30,10 +37,14 @@ def cli() -> None:
 @click.option("--panels", default=6, show_default=True, type=click.IntRange(1), help="Panels side by side in IMAGE.")
 @click.option("--heads", type=click.Path(path_type=Path), help="Head set or ranking; the testbed has its own.")
 @click.option("--top", type=click.IntRange(1), help="Use only the first so many heads.")
-@click.option("--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores.")
+@click.option(
+    "--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores."
+)
 @click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
 @click.option("--precision", type=click.Choice(["ordered", "uniform"]), default="ordered", show_default=True)
-@click.option("--decode-only", is_flag=True, help="Steer from the first decoded token on, not while the prompt is read.")
+@click.option(
+    "--decode-only", is_flag=True, help="Steer from the first decoded token on, not while the prompt is read."
+)
 @click.option("--max-new", default=128, show_default=True, type=click.IntRange(1), help="Longest answer in tokens.")
 @model_option
 @dtype_option
@@ -66,17 +77,25 @@ def ask_command(
 @cli.command("reproduce")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/reproduce-DATE-TIME without.")
 @click.option("--strips", default=60, show_default=True, type=click.IntRange(2), help="Strips to evaluate on.")
-@click.option("--discovery-strips", default=60, show_default=True, type=click.IntRange(2), help="Strips that find the heads.")
-@click.option("--selection-strips", default=24, show_default=True, type=click.IntRange(2), help="Strips that choose how many.")
-@click.option("--draws", default=10, show_default=True, type=click.IntRange(1), help="Random head sets to compare with.")
-@click.option("--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores.")
+@click.option(
+    "--discovery-strips", default=60, show_default=True, type=click.IntRange(2), help="Strips that find the heads."
+)
+@click.option(
+    "--selection-strips", default=24, show_default=True, type=click.IntRange(2), help="Strips that choose how many."
+)
+@click.option(
+    "--draws", default=10, show_default=True, type=click.IntRange(1), help="Random head sets to compare with."
+)
+@click.option(
+    "--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores."
+)
 @click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
 @click.option("--precision", type=click.Choice(["ordered", "uniform"]), default="ordered", show_default=True)
 @click.option("--max-new", default=16, show_default=True, type=click.IntRange(1), help="Longest answer in tokens.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @model_option
 @dtype_option
-def reproduce_command(out: Path | None, model: str, dtype: str | None, **settings: object) -> None:
+def reproduce_command(out: Path | None, model: str, dtype: str | None, **settings: Any) -> None:
     """Find the gaze heads on drawn strips, steer with them, and compare with random heads and with all heads."""
     from experiments.reproduce import Settings, reproduce
 

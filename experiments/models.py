@@ -14,7 +14,7 @@ TESTBED = "testbed"
 
 
 def open_model(name: str, dtype: str | None) -> tuple[Qwen3VL, Processor]:
-    """The testbed, a folder of either format or a hub name; computes in float32 on a CPU, else as stored, unless told."""
+    """The testbed, a folder or a hub name; computes in float32 on a CPU and else as stored, unless `dtype` says."""
     wanted: DTypeLike | None = dtype or ("float32" if jax.default_backend() == "cpu" else None)
     return load(source(name), wanted)
 

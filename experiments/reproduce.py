@@ -114,9 +114,7 @@ def find(
     return Findings(mass, ranking, heads, curve, selection, questions, alone, gaze, drawn, random, everything)
 
 
-def sum_up(
-    bench: Bench, model: str, settings: Settings, found: Findings, seconds: dict[str, float]
-) -> dict[str, Any]:
+def sum_up(bench: Bench, model: str, settings: Settings, found: Findings, seconds: dict[str, float]) -> dict[str, Any]:
     """The content of `results.json`."""
     seed = settings.seed
     random = random_condition(found.random, [heads.heads for heads in found.drawn], found.alone, seed)
@@ -124,7 +122,11 @@ def sum_up(
         "model": model,
         "testbed": model == TESTBED,
         "revision": found.ranking.revision,
-        **{name: value for name, value in asdict(settings).items() if name not in ("strips", "discovery_strips", "selection_strips")},
+        **{
+            name: value
+            for name, value in asdict(settings).items()
+            if name not in ("strips", "discovery_strips", "selection_strips")
+        },
         "question": STATIC,
         "strips": settings.sets,
         "k": len(found.heads),
@@ -168,17 +170,25 @@ def write(folder: Path, results: dict[str, Any], found: Findings, strips: Sequen
 
 def table(results: dict[str, Any]) -> Table:
     """What a person wants to see first."""
-    shown = Table(title=f'"{results["question"]}" steered to each of six panels, {results["strips"]["evaluation"]} strips')
+    shown = Table(
+        title=f'"{results["question"]}" steered to each of six panels, {results["strips"]["evaluation"]} strips'
+    )
     for column in ("heads", "describes the chosen panel", "95 % interval", "answers"):
         shown.add_column(column, justify="left" if column == "heads" else "right")
-    names = {"gaze": f"{results['k']} gaze heads", "random": "as many random heads", "all": f"all {results['heads_total']} heads"}
+    names = {
+        "gaze": f"{results['k']} gaze heads",
+        "random": "as many random heads",
+        "all": f"all {results['heads_total']} heads",
+    }
     for name, label in names.items():
         row = results["conditions"][name]
         label += f", {len(row['draws'])} draws" if "draws" in row else ""
         low, high = row["interval"]
         shown.add_row(label, f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", str(row["n"]))
     asked = results["panel_questions"]
-    shown.caption = f"Asked for a panel by its number, unsteered, it is right in {asked['accuracy']:.1%} of {asked['n']}."
+    shown.caption = (
+        f"Asked for a panel by its number, unsteered, it is right in {asked['accuracy']:.1%} of {asked['n']}."
+    )
     return shown
 
 
@@ -210,7 +220,9 @@ def _all_records(found: Findings) -> Iterator[tuple[str, Sequence[Record]]]:
 def _example(strip: Strip, found: Findings) -> Example:
     alone = next(row["text"] for row in found.alone if row["strip"] == strip.name)
     steered = [row for row in found.gaze if row["strip"] == strip.name]
-    return Example(strip.image, strip.captions, alone, [(row["text"], row["panel"] == row["target"]) for row in steered])
+    return Example(
+        strip.image, strip.captions, alone, [(row["text"], row["panel"] == row["target"]) for row in steered]
+    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from gaze.statistics import UNATTRIBUTABLE, Estimate, accuracy, panel_accuracy, 
 
 
 def measured(records: Sequence[Record], seed: int) -> dict[str, Any]:
-    """Share of answers that are the caption of their target, in all and per panel, with intervals clustered by strip."""
+    """Share of answers that are their target's caption, in all and per panel, with intervals clustered by strip."""
     hit, target, strip = _arrays(records)
     panels = panel_accuracy(hit, target, strip, seed)
     return {

@@ -126,7 +126,8 @@ def answers(
         asked = [questions[number] for number in numbers]
         encoded = encode(model, processor, chunk, asked + asked[-1:] * (size - len(asked)))
         for part in _cut(about, settings.rows):
-            filled = [asks[number] for number in (*part, *(part[-1:] * (min(settings.rows, len(asks)) - len(part))))]
+            filled = [asks[number] for number in part]
+            filled += filled[-1:] * (min(settings.rows, len(asks)) - len(part))
             places = [numbers.index(ask.strip) for ask in filled]
             done |= zip(part, _answer(model, encoded, places, filled, steps, settings), strict=False)
             progress(len(part))
@@ -179,7 +180,8 @@ def _panel_keys(
     strips: Sequence[Strip], asked: Batch, image_cell: Array | np.ndarray | None, processor: Processor
 ) -> Bool[np.ndarray, "strip panel key"]:
     """Which keys of each strip's row show each of its panels."""
-    assert image_cell is not None and asked.images is not None
+    assert image_cell is not None
+    assert asked.images is not None
     merge = processor.settings.merge_size
     stride = asked.images.patches.shape[1] // merge**2
     number = {id(strip.image): 0 for strip in strips}
@@ -187,7 +189,7 @@ def _panel_keys(
     keys = []
     for row, strip in zip(np.asarray(image_cell), strips, strict=True):
         picture = number[id(strip.image)]
-        cells = panel_cells(tuple(int(n) for n in asked.grids[picture]), strip.widths, merge)
+        cells = panel_cells((int(asked.grids[picture][0]), int(asked.grids[picture][1])), strip.widths, merge)
         keys.append(region_keys(row, cells, picture * stride))
     return np.stack(keys)
 

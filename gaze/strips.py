@@ -1,6 +1,7 @@
 """Comic strips: one picture, its panels side by side, and what each of them shows."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image
 
@@ -23,4 +24,4 @@ class Strip:
     def even(cls, name: str, image: Image.Image, panels: int) -> "Strip":
         """A picture cut into `panels` columns of (nearly) equal width."""
         edges = [round(image.width * number / panels) for number in range(panels + 1)]
-        return cls(name, image, tuple(right - left for left, right in zip(edges, edges[1:], strict=False)))
+        return cls(name, image, tuple(right - left for left, right in pairwise(edges)))

@@ -43,6 +43,9 @@ class Cache:
 
     def branch(self, copies: int, room: int) -> "Cache":
         """Every row `copies` times in a row, with `room` more empty slots: several continuations of one prefix."""
-        copied: Cache = jax.tree.map(lambda x: x if x.ndim == 0 else jnp.repeat(x, copies, axis=1 if x.ndim == 5 else 0), self)
+        copied: Cache = jax.tree.map(
+            lambda x: x if x.ndim == 0 else jnp.repeat(x, copies, axis=1 if x.ndim == 5 else 0), self
+        )
         roomy = [jnp.pad(x, ((0, 0), (0, 0), (0, room), (0, 0), (0, 0))) for x in (copied.keys, copied.values)]
-        return copied.replace(keys=roomy[0], values=roomy[1], valid=jnp.pad(copied.valid, ((0, 0), (0, room))))
+        valid = jnp.pad(copied.valid, ((0, 0), (0, room)))
+        return Cache(roomy[0], roomy[1], valid, copied.filled, copied.next_position)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.layers import ACTIVATIONS
 
 MODEL_TYPE = "qwen3_vl"
 
@@ -81,7 +82,7 @@ class VisionConfig:
 
     @property
     def taps(self) -> tuple[tuple[int, int], ...]:
-        """(block, merger) pairs in the order of the blocks: after that block, that DeepStack merger reads the stream."""
+        """(block, merger) pairs, blocks ascending: behind that block, that DeepStack merger reads the stream."""
         first = {block: merger for merger, block in reversed(list(enumerate(self.deepstack_visual_indexes)))}
         return tuple((block, first[block]) for block in sorted(first) if 0 <= block < self.depth)
 
@@ -103,7 +104,9 @@ class Config:
         """Reads the parsed `config.json` of transformers 4.57 (hub) or 5.x; raises InputError for another architecture."""
         found = raw.get("model_type")
         if found != MODEL_TYPE:
-            raise InputError(f"config.json describes model_type {found!r}; this package reads {MODEL_TYPE!r} (dense Qwen3-VL).")
+            raise InputError(
+                f"config.json describes model_type {found!r}; this package reads dense Qwen3-VL, {MODEL_TYPE!r}."
+            )
         try:
             config = cls(
                 text=_text(raw.get("text_config") or {}),
@@ -115,11 +118,13 @@ class Config:
                 # Only the top level decides: transformers ignores text_config.tie_word_embeddings.
                 tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
             )
-        except (TypeError, ValueError, AttributeError) as error:
+            _check(config)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"config.json holds a value of the wrong kind ({error}); it should be one that transformers reads.") from error
-        _check(config)
+            raise InputError(
+                f"config.json holds a value of the wrong kind ({error}); it should be one that transformers reads."
+            ) from error
         return config
 
     @classmethod
@@ -192,12 +197,19 @@ def _check(config: Config) -> None:
             text.num_hidden_layers, vision.depth, *text.axes.values(), *vision.axes.values()
         )
         > 0,
-        "num_attention_heads must be a multiple of num_key_value_heads": text.num_attention_heads % max(text.num_key_value_heads, 1) == 0,
+        "num_attention_heads must be a multiple of num_key_value_heads": text.num_attention_heads
+        % max(text.num_key_value_heads, 1)
+        == 0,
         "head_dim must be even": text.head_dim % 2 == 0,
         "mrope_section must have three entries": len(text.mrope_section) == 3,
-        "the vision hidden_size must be a multiple of 4 x num_heads": vision.hidden_size % (4 * max(vision.num_heads, 1)) == 0,
-        "num_position_embeddings must be a square": math.isqrt(max(vision.num_position_embeddings, 0)) ** 2 == vision.num_position_embeddings,
-        "out_hidden_size of the vision tower must equal hidden_size of the text model": vision.out_hidden_size == text.hidden_size,
+        "the vision hidden_size must be a multiple of 4 x num_heads": vision.hidden_size
+        % (4 * max(vision.num_heads, 1))
+        == 0,
+        f"hidden_act must be one of {', '.join(ACTIVATIONS)}": {text.hidden_act, vision.hidden_act} <= set(ACTIVATIONS),
+        "num_position_embeddings must be a square": math.isqrt(max(vision.num_position_embeddings, 0)) ** 2
+        == vision.num_position_embeddings,
+        "out_hidden_size of the vision tower must equal hidden_size of the text model": vision.out_hidden_size
+        == text.hidden_size,
     }
     for rule, holds in rules.items():
         if not holds:

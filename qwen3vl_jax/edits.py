@@ -1,4 +1,4 @@
-"""Edits in, taps out: every intervention is an array beside the tokens, every measurement an array beside the logits."""
+"""Edits in, taps out: interventions are arrays beside the tokens, measurements arrays beside the logits."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int32
 
-# An edit may have length 1 on an axis where it is the same for all; jaxtyping's `#axis` says so. The layer axis is there when a
-# caller builds an edit and gone (`*layer`) inside the scan over layers, which hands each layer its own slice.
+# An edit may have length 1 on an axis where it is the same for all; jaxtyping's `#axis` says so. The layer axis is there
+# when a caller builds an edit and gone (`*layer`) inside the scan over layers, which hands each layer its own slice.
 
 
 @struct.dataclass
@@ -17,8 +17,8 @@ class Steer:
     Attributes:
       heads: 1 for a steered head, 0 for the others.
       keys: what is added to a steered head's scores at each key: +strength, -strength or 0.
-      uniform: if True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding 10,000 in
-        bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
+      uniform: if True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding 10,000
+        in bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
     """
 
     heads: Float[Array, "*layer #batch heads"]

@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """What the caller gave cannot be used; the message is one sentence that says what is wrong and what would be right."""
+    """What the caller gave cannot be used; the message is a sentence: what is wrong, and what would be right."""

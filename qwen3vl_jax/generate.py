@@ -1,12 +1,12 @@
 """Generation: prefill, then one token at a time, all rows together; whole in one program, or as a stream.
 
-Edits come from a *plan*: any pytree with `at(step, slots) -> Edits | None`. Step t is the pass that produces token t: step 0 is
-the prefill, step t > 0 reads token t-1. What a plan holds is data, so a new target or schedule compiles nothing.
+Edits come from a *plan*: any pytree with `at(step, slots) -> Edits | None`. Step t is the pass that produces token t: step 0
+is the prefill, step t > 0 reads token t-1. What a plan holds is data, so a new target or schedule compiles nothing.
 """
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from qwen3vl_jax.sampling import Sampling, choose
 from qwen3vl_jax.vision import Vision
 
 
+@runtime_checkable
 class Plan(Protocol):
     """Edits by step; key axes of the edits have one entry per cache slot (the prompt, then the generated tokens)."""
 
@@ -103,8 +104,7 @@ def generate(
     """At most `max_new` tokens for every row; ends as soon as all rows have stopped."""
     batch, length = prompt.tokens.shape
     state = prefill(model, prompt, vision, plan, sampling, key, length + max_new)
-    filler = sampling.stop[0] if sampling.stop.size else jnp.zeros((), jnp.int32)
-    tokens = jnp.full((batch, max_new), filler, jnp.int32).at[:, 0].set(state.token)
+    tokens = jnp.zeros((batch, max_new), jnp.int32).at[:, 0].set(state.token)
 
     def more(carry: tuple[State, Array, Array]) -> Bool[Array, ""]:
         state, _, _ = carry
@@ -115,7 +115,9 @@ def generate(
         state = decode(model, state, plan, sampling)
         return state, tokens.at[:, state.step].set(state.token), length + (~state.done).astype(jnp.int32)
 
-    _, tokens, length = lax.while_loop(more, body, (state, tokens, (~state.done).astype(jnp.int32)))
+    state, tokens, length = lax.while_loop(more, body, (state, tokens, (~state.done).astype(jnp.int32)))
+    # The loop may have ended early; each row goes on with its own stop token.
+    tokens = jnp.where(jnp.arange(max_new)[None, :] < length[:, None], tokens, state.token[:, None])
     return Generation(tokens, length)
 
 

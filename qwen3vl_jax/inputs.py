@@ -1,8 +1,8 @@
-"""What the model eats: pytrees made on the host. Everything that depends on an image's size is an integer array in here."""
+"""What the model reads: pytrees made on the host. All that depends on the size of an image is an array in here."""
 
 from flax import struct
-from jaxtyping import Bool, Float32, Int32
 from jaxtyping import Array as Jax
+from jaxtyping import Bool, Float32, Int32
 from numpy import ndarray as Numpy
 
 Array = Jax | Numpy

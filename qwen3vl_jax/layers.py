@@ -1,8 +1,8 @@
 """The small modules, and the one declaration that each tensor of the checkpoint has.
 
 A tensor is declared where its module is built. The line names its axes: the lengths give its shape, the names are its
-logical axes for sharding, the position of the module in the tree is its Hugging Face name, and the einops pattern is the way
-between the layout in the file and ours.
+logical axes for sharding, the place of the module in the tree is its Hugging Face name, and the einops pattern is the way
+from the layout in the file to ours.
 """
 
 import math
@@ -29,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Weight(nnx.Param[Array]):
-    """A tensor of the checkpoint; metadata: `pattern` (einops, file layout -> ours) and `sizes` (length of every axis)."""
+    """A tensor of the checkpoint. Metadata: `pattern` (einops, from the file to us), `sizes` (length of each axis)."""
 
 
 def weight(pattern: str, axes: Axes, rngs: nnx.Rngs, dtype: DTypeLike, init: Callable[..., Array]) -> Weight:
@@ -51,7 +51,7 @@ def shape_of(names: str, sizes: Axes) -> tuple[int, ...]:
 
 
 def stack(count: int, build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:
-    """`count` modules of one shape as a single module whose tensors have a leading layer axis, ready for `lax.scan`."""
+    """`count` modules as a single one whose tensors have a leading layer axis, ready for `lax.scan`."""
     return nnx.split_rngs(splits=count)(nnx.vmap(build))(rngs)
 
 
@@ -73,7 +73,7 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         kernel = self.weight[...]
         inputs, outputs = kernel.shape[: self.contracted], kernel.shape[self.contracted :]
-        # One plain matrix product: XLA's CPU backend copies whole activations to differentiate a product over several axes.
+        # One plain matrix product: differentiating a product over several axes makes XLA copy activations on a CPU.
         flat = x.reshape(-1, math.prod(inputs)) @ kernel.reshape(math.prod(inputs), -1)
         y = flat.reshape(*x.shape[: x.ndim - self.contracted], *outputs)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape)

@@ -1,6 +1,6 @@
 """Qwen3-VL as a function: images and tokens and edits in, hidden states and a cache and readings out.
 
-The module tree carries the names of the Hugging Face checkpoint, so a tensor's place in the tree is its name in the file.
+The module tree carries the names of the Hugging Face checkpoint: a tensor's place in the tree is its name in the file.
 Matches `Qwen3VLForConditionalGeneration` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`.
 """
 
@@ -20,7 +20,7 @@ from qwen3vl_jax.vision import Vision, VisionTower
 
 @struct.dataclass
 class Output:
-    """What a forward pass gives: the final-normed stream (see `Qwen3VL.logits`), the filled cache, what the taps read."""
+    """What a pass gives: the final-normed stream (see `Qwen3VL.logits`), the filled cache, what the taps read."""
 
     hidden: Float[Array, "batch seq embed"]
     cache: Cache
@@ -36,7 +36,7 @@ class Body(nnx.Module):
 
 
 class Qwen3VL(nnx.Module):
-    """A dense Qwen3-VL. A pytree like any other: pass it through `jax.jit`, `jax.vmap` and `jax.grad` as an argument."""
+    """A dense Qwen3-VL. It is a pytree: pass it through `jax.jit`, `jax.vmap` and `jax.grad` as an argument."""
 
     def __init__(self, config: Config, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
         self.config = config
@@ -71,7 +71,8 @@ class Qwen3VL(nnx.Module):
             cache = self.empty_cache(*prompt.tokens.shape)
         x, deepstack = self._splice(prompt, vision)
         decoder = self.model.language_model
-        hidden, cache, readings = decoder(x, prompt.positions, prompt.valid, deepstack, cache, edits, taps)
+        positions, valid = jnp.asarray(prompt.positions), jnp.asarray(prompt.valid)
+        hidden, cache, readings = decoder(x, positions, valid, deepstack, cache, edits, taps)
         return Output(hidden, cache, readings)
 
     def extend(
@@ -90,7 +91,7 @@ class Qwen3VL(nnx.Module):
         self, prompt: Prompt, vision: Vision | None
     ) -> tuple[Float[Array, "batch seq embed"], Float[Array, "tap batch seq embed"] | None]:
         """Token embeddings with vision tokens at the placeholders, and the DeepStack features in the same places."""
-        x = self.model.language_model.embed_tokens(prompt.tokens)
+        x = self.model.language_model.embed_tokens(jnp.asarray(prompt.tokens))
         if vision is None or prompt.image_cell is None:
             return x, None
         cell = jnp.asarray(prompt.image_cell)

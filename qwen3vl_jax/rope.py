@@ -1,6 +1,6 @@
 """Rotary positions: interleaved M-RoPE for text, row and column angles for image patches.
 
-Matches `Qwen3VLTextRotaryEmbedding` and `Qwen3VLVisionRotaryEmbedding` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`.
+Matches `Qwen3VLTextRotaryEmbedding` and `Qwen3VLVisionRotaryEmbedding` of transformers' `modeling_qwen3_vl.py`.
 """
 
 import jax.numpy as jnp

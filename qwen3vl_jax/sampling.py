@@ -73,5 +73,6 @@ def truncate(scores: Float32[Array, "batch vocab"], sampling: Sampling) -> Float
     kept = (sampling.top_k == 0) | (rank < sampling.top_k)
     chances = jax.nn.softmax(jnp.where(kept, ordered, -jnp.inf), axis=-1)
     before = jnp.cumsum(chances, axis=-1) - chances
-    kept &= (before < sampling.top_p) | (rank == 0)
+    # Rounding may bring the sum to 1 before the last token.
+    kept &= (before < sampling.top_p) | (sampling.top_p >= 1) | (rank == 0)
     return jnp.put_along_axis(scores, order, jnp.where(kept, ordered, -jnp.inf), axis=-1, inplace=False)

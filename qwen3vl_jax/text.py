@@ -3,6 +3,8 @@
 Matches `Qwen3VLTextModel` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -69,7 +71,7 @@ class DecoderLayer(nnx.Module):
         self.mlp = MLP(config, rngs, dtype)
 
     def __call__(
-        self, x: Float[Array, "batch query embed"], *attention_inputs: object
+        self, x: Float[Array, "batch query embed"], *attention_inputs: Any
     ) -> tuple[Float[Array, "batch query embed"], tuple[Slots, Slots], Readings | None]:
         """`attention_inputs` are those of `Attention` behind x."""
         mixed, slots, readings = self.self_attn(self.input_layernorm(x), *attention_inputs)
@@ -115,12 +117,15 @@ class Decoder(nnx.Module):
             x = _behind_layer(x, number, deepstack, edits)
             if readings is not None and taps is not None and taps.residual:
                 rows = jnp.broadcast_to(taps.rows, (x.shape[0], taps.rows.shape[1]))
-                readings = readings.replace(residual=jnp.take_along_axis(x, rows[:, :, None], axis=1))
+                read = jnp.take_along_axis(x, rows[:, :, None], axis=1)
+                readings = Readings(readings.mass, readings.value_mass, read)
             return x, (slots, readings)
 
         layers = self.config.num_hidden_layers
         scanned = (self.layers, jnp.arange(layers), (cache.keys, cache.values), edits and edits.by_layer(layers))
-        x, ((keys, values), readings) = lax.scan(body, x, scanned, unroll=self.unroll)
+        outs: tuple[tuple[Slots, Slots], Readings | None]
+        x, outs = lax.scan(body, x, scanned, unroll=self.unroll)
+        (keys, values), readings = outs
         last = jnp.max(positions, axis=(1, 2), where=valid[:, :, None], initial=-1)
         next_position = jnp.maximum(cache.next_position, last + 1)
         return self.norm(x), Cache(keys, values, seen, cache.filled + count, next_position), readings

@@ -1,7 +1,7 @@
 """The vision tower: patches to image tokens, and to the DeepStack features that early decoder layers receive.
 
-Matches `Qwen3VLVisionModel` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`. Every image is a row of a batch, so no image
-sees another one.
+Matches `Qwen3VLVisionModel` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`. Every image is a row of a batch, so no
+image sees another one.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from qwen3vl_jax import rope
 from qwen3vl_jax.attention import attend
 from qwen3vl_jax.config import VisionConfig
 from qwen3vl_jax.inputs import Images
-from qwen3vl_jax.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, stack
+from qwen3vl_jax.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Module, stack
 
 Angles = tuple[Float[Array, "image patch head"], Float[Array, "image patch head"]]
 
@@ -123,28 +123,32 @@ class VisionTower(nnx.Module):
         Returns:
           Cells of image 0 in raster order, then of image 1, ...; a padded image fills as many cells as the largest one.
         """
-        x = self.patch_embed(images.patches) + self._positions(images)
-        angles = rope.vision_angles(images.row_col, self.config)
+        x = self.patch_embed(jnp.asarray(images.patches)) + self._positions(images)
+        angles = rope.vision_angles(jnp.asarray(images.row_col), self.config)
+        valid = jnp.asarray(images.valid)
         features = []
         for blocks, merger in self._segments():
-            x, _ = lax.scan(lambda x, block: (block(x, angles, images.valid), None), x, blocks)
+            x, _ = lax.scan(lambda x, block: (block(x, angles, valid), None), x, blocks)
             features.append(merger(x))
         *deepstack, embeds = (rearrange(f, "i cell d -> (i cell) d") for f in features)
         empty = jnp.zeros((0, *embeds.shape), embeds.dtype)
         return Vision(embeds, jnp.stack(deepstack) if deepstack else empty)
 
     def _positions(self, images: Images) -> Float[Array, "image patch width"]:
-        taps = self.pos_embed(images.pos_index).astype(jnp.float32)
-        return jnp.einsum("iptw,ipt->ipw", taps, images.pos_weight, precision="highest").astype(self.pos_embed.weight.dtype)
+        taps = self.pos_embed(jnp.asarray(images.pos_index)).astype(jnp.float32)
+        return jnp.einsum("iptw,ipt->ipw", taps, images.pos_weight, precision="highest").astype(
+            self.pos_embed.weight.dtype
+        )
 
     def _segments(self) -> Iterator[tuple[VisionBlock, PatchMerger]]:
         """Runs of blocks, each with the merger that reads the stream behind it; the last one is the main merger."""
         start = 0
         for block, merger in self.config.taps:
+            assert self.deepstack_merger_list is not None  # every tap has its merger
             yield _part(self.blocks, slice(start, block + 1)), _part(self.deepstack_merger_list, merger)
             start = block + 1
         yield _part(self.blocks, slice(start, None)), self.merger
 
 
-def _part(module: nnx.Module, index: int | slice) -> nnx.Module:
+def _part(module: Module, index: int | slice) -> Module:
     return jax.tree.map(lambda x: x[index], module)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def assemble(config: Config, read: Callable[[Tensor], Shaped[Array | np.ndarray,
     listed: dict[tuple[str, ...], list[Tensor]] = {}
     for tensor in tensors(config).values():
         listed.setdefault(tensor.path, []).append(tensor)
-    filled = {}
+    filled: dict[Any, Any] = {}
     for path, param in _flat(model):
         if listed[path][0].layer is None:
             value = jnp.asarray(read(listed[path][0])).astype(dtype)

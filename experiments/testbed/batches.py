@@ -1,7 +1,7 @@
 """Training batches: drawn strips, and the questions about each strip as slots that share one image prefix.
 
-A slot is a question with its answer. All slots of a strip branch from the same prefix (`<|vision_start|>` ... `<|vision_end|>`), none
-sees another, and the positions of each go on from the prefix: to the model a slot is a prompt of its own.
+A slot is a question with its answer. All slots of a strip branch from the same prefix (up to `<|vision_end|>`), none sees
+another, and the positions of each go on from the prefix: to the model a slot is a prompt of its own.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Bool, Int32
 
 from experiments.testbed import wordings
 from experiments.testbed.draw import draw_strip
@@ -18,7 +18,7 @@ from experiments.testbed.scenes import PANELS, Scene, draw_scenes
 from qwen3vl_jax import layout
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.images import ImageSettings, patchify
-from qwen3vl_jax.inputs import Images, Prompt
+from qwen3vl_jax.inputs import Array, Images, Prompt
 
 SHORT, LONG = 38, 108  # tokens of the longest question slot and of the longest narration slot
 CAPTION = 7  # tokens of a caption
@@ -51,6 +51,7 @@ class Batch:
       attributes: the five attributes of each panel's scene.
       short, long: the question slots (six a strip) and the narration slots (one a strip).
       hidden: image tokens that each strip hides from its slots.
+      forgets: strips whose answers are given without a memory (see `objective`).
     """
 
     images: Images
@@ -59,6 +60,7 @@ class Batch:
     short: Slots
     long: Slots
     hidden: Bool[Array, "strip cell"]
+    forgets: Bool[Array, "strip"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Maker:
     settings: ImageSettings
     strips: int
 
-    def batch(self, seed: int, step: int, *, hide: float) -> Batch:
-        """`hide`: share of the strips that hide a random part of every panel's image tokens."""
+    def batch(self, seed: int, step: int, *, hide: float, forget: float) -> Batch:
+        """`hide` and `forget`: shares of the strips that hide a random part of every panel, and that forget."""
         rng = np.random.default_rng([seed, step])
         scenes = [draw_scenes(rng, split="train") for _ in range(self.strips)]
         pictures = [patchify(_noisy(rng, draw_strip(strip, rng)), self.settings) for strip in scenes]
@@ -87,6 +89,7 @@ class Maker:
             short=self.slots(short, SHORT, start),
             long=self.slots(long, LONG, start),
             hidden=_hidden(rng, self.strips, hide),
+            forgets=rng.random(self.strips) < forget,
         )
 
     def prefix(self, grid: tuple[int, int]) -> Prompt:
@@ -117,7 +120,9 @@ class Maker:
             answer[row, len(asked) : end] = True
             filled[row, :end] = True
             starts.append(_caption_starts(reply) + len(asked) - 1)
-        places = np.broadcast_to(np.arange(start, start + length, dtype=np.int32)[None, :, None], (*shape[:1], length, 3))
+        places = np.broadcast_to(
+            np.arange(start, start + length, dtype=np.int32)[None, :, None], (*shape[:1], length, 3)
+        )
         prompt = Prompt(tokens[:, :-1], np.ascontiguousarray(places), filled[:, :-1])
         return Slots(prompt, tokens[:, 1:], answer[:, 1:], np.array(starts, np.int32))
 

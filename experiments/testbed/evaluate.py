@@ -1,7 +1,7 @@
 """Measures what the testbed must show over time: `python -m experiments.testbed.evaluate`.
 
-The staircase of a free narration, a target that switches in the middle of an answer, and a narration that follows a schedule of
-panels. What `gaze reproduce` measures (panel questions, steering, controls, number of heads) is not repeated here.
+The staircase of a free narration, a target that switches in the middle of an answer, and a narration that follows a
+schedule of panels. What `gaze reproduce` measures (panel questions, steering, controls, number of heads) stays there.
 """
 
 import json
@@ -59,11 +59,15 @@ def staircase(bench: Bench, strips: Sequence[Strip], heads: HeadSet) -> dict[str
     """Narrates unsteered and reads where the gaze heads look while each line is said.
 
     Returns:
-      `mass` [line, panel], the mean over strips, heads and the tokens of a line; how often the line's own panel gets most of it;
-      the rank correlation of that panel with the line; and the share of lines that are the right caption.
+      `mass` [line, panel], the mean over strips, heads and the tokens of a line; how often the line's own panel gets most
+      of it; the rank correlation of that panel with the line; and the share of lines that are the right caption.
     """
     records = bench.unsteered("narration", strips, NOTEBOOK_NARRATION)
-    right = [line == caption for row, strip in zip(records, strips, strict=True) for line, caption in _lines(row["text"], strip.captions)]
+    right = [
+        line == caption
+        for row, strip in zip(records, strips, strict=True)
+        for line, caption in _lines(row["text"], strip.captions)
+    ]
     mass = np.stack([_line_mass(bench, strip, heads) for strip in strips])
     looked = mass.argmax(axis=2)
     line = np.broadcast_to(np.arange(PANELS), looked.shape)
@@ -80,8 +84,8 @@ def switch(bench: Bench, strips: Sequence[Strip], heads: HeadSet, rng: np.random
     """Steers to one panel and, two words into the answer, to another.
 
     Returns:
-      The share of answers whose remaining words all follow the second panel; among the words where the two captions differ, the
-      share that follows each; and the share of switches after which the second panel's words appear within three words.
+      The share of answers whose remaining words all follow the second panel; among the words where the two captions differ,
+      the share that follows each; and the share of switches after which the second panel shows within three words.
     """
     mask = heads.to_mask(*bench.shape)
     pairs = [tuple(rng.permutation(PANELS)[:2]) for _ in strips for _ in range(PANELS)]
@@ -121,7 +125,14 @@ def follow(bench: Bench, strips: Sequence[Strip], heads: HeadSet, rng: np.random
     for name, first in (("all_steps", 0), ("decoded_only", 1), ("unsteered", None)):
         heads_used = mask if first is not None else np.zeros_like(mask)
         asks = [
-            Ask(number, heads_used, schedule([(max(line * CAPTION, first or 0), int(panel)) for line, panel in enumerate(order)], steps=PANELS * CAPTION))
+            Ask(
+                number,
+                heads_used,
+                schedule(
+                    [(max(line * CAPTION, first or 0), int(panel)) for line, panel in enumerate(order)],
+                    steps=PANELS * CAPTION,
+                ),
+            )
             for number, order in enumerate(orders)
         ]
         records = bench.answer(f"schedule, {name}", strips, DYNAMIC, asks)
@@ -148,7 +159,7 @@ def _lines(text: str, captions: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _line_mass(bench: Bench, strip: Strip, heads: HeadSet) -> Float[np.ndarray, "line panel"]:
-    """Reads the true narration behind the prompt, and where the heads look from the rows that predict each line's words."""
+    """Reads the true narration behind the prompt: where the heads look from the rows that predict each line's words."""
     encoded = encode(bench.model, bench.processor, [strip], [NOTEBOOK_NARRATION])
     said = np.array([bench.processor.tokenizer.encode(" ".join(strip.captions))], np.int32)
     mass = np.asarray(_read(bench.model, encoded.prompt, encoded.vision, said, encoded.panels.astype(np.float32)))

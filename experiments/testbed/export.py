@@ -17,7 +17,7 @@ from qwen3vl_jax.weights import disassemble
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
 def main(run: Path, dst: Path) -> None:
-    """Takes the newest state of the training folder RUN and writes the folder DST, in bfloat16, without the helper heads."""
+    """Writes the newest state of the training folder RUN as the folder DST, in bfloat16, without the helper heads."""
     weights = disassemble(restore(run).model)
     stored = {name: array.astype(ml_dtypes.bfloat16) for name, array in weights.items()}
     with new_folder(dst.absolute()) as folder:

@@ -1,8 +1,10 @@
 """What the testbed is trained on: the answers, and three helpers that make its gaze readable.
 
-The helpers (a reading of every image token, a preview of the coming words, a price on looking at the image) serve training only;
-what is shipped is the language model alone.
+The helpers (a reading of every image token, a preview of the coming words, a price on looking at the image) serve training
+only; what is shipped is the model alone.
 """
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +18,12 @@ from experiments.testbed.batches import Batch, Slots
 from experiments.testbed.scenes import SIZES
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import Config
-from qwen3vl_jax.edits import Taps
+from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.layers import Linear
 from qwen3vl_jax.model import Output, Qwen3VL
 
 PREVIEW = 5
+FORGETFUL = 4  # first layer that a forgetting strip denies a look back
 
 
 class Trainee(nnx.Module):
@@ -28,18 +31,30 @@ class Trainee(nnx.Module):
 
     def __init__(self, config: Config, rngs: nnx.Rngs) -> None:
         self.model = Qwen3VL(config, rngs)
-        axes = {"embed": config.text.hidden_size, "attribute": sum(SIZES), "ahead": PREVIEW, "out": config.text.hidden_size}
+        axes = {
+            "embed": config.text.hidden_size,
+            "attribute": sum(SIZES),
+            "ahead": PREVIEW,
+            "out": config.text.hidden_size,
+        }
         self.see = Linear("embed -> attribute", axes, rngs, jnp.float32, bias=True)
         self.preview = Linear("embed -> ahead out", axes, rngs, jnp.float32, bias=True)
 
 
 @struct.dataclass
 class Weights:
-    """How much each helper counts; `economy` is the price of a head's mean image mass (see `price`)."""
+    """How much each helper counts.
+
+    Attributes:
+      see, preview: of the two auxiliary heads.
+      economy: the price of a head's image mass (see `price`).
+      peak: share of that price that goes by a head's longest look in an answer, not by its mean: looking again is free.
+    """
 
     see: Float[Array, ""]
     preview: Float[Array, ""]
     economy: Float[Array, ""]
+    peak: Float[Array, ""]
 
 
 def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
@@ -47,16 +62,17 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
     model = trainee.model
     vision = model.encode(batch.images)
     strips, length = batch.prefix.tokens.shape
-    image = batch.prefix.image_cell >= 0
+    image = jnp.asarray(batch.prefix.image_cell) >= 0
     taps = Taps(jnp.full((1, 1), length - 1, jnp.int32), _group(image, 0))
     prefix = model(batch.prefix, vision, taps=taps)
-    cache = prefix.cache.replace(valid=prefix.cache.valid & ~_hidden_slots(batch, image))
+    cache = replace(prefix.cache, valid=prefix.cache.valid & ~_hidden_slots(batch, image))
+    assert prefix.readings is not None
     mass_at_end = jnp.mean(prefix.readings.mass, axis=(1, 2, 4))
     parts, masses = [], []
     for slots in (batch.short, batch.long):
-        output = _answer(model, slots, cache, image)
+        output = _answer(model, slots, cache, image, batch.forgets)
         parts.append((*_answer_loss(model, slots, output), *_preview_loss(trainee, slots, output)))
-        masses.append(_mean_mass(slots, output))
+        masses.append(_masses(slots, output, weights.peak))
     answer, answers, preview, previews = (sum(column) for column in zip(*parts, strict=True))
     answering, asking = (sum(column) / len(masses) for column in zip(*masses, strict=True))
     report = {
@@ -74,12 +90,30 @@ def price(mass: Float[Array, "layer heads"]) -> Float[Array, ""]:
     return jnp.sum(jnp.sqrt(mass + 1e-3))
 
 
-def _answer(model: Qwen3VL, slots: Slots, cache: Cache, image: Bool[Array, "strip prefix"]) -> Output:
+def _answer(
+    model: Qwen3VL, slots: Slots, cache: Cache, image: Bool[Array, "strip prefix"], forgets: Bool[Array, "strip"]
+) -> Output:
     rows, seq = slots.prompt.tokens.shape
     copies = rows // image.shape[0]
+    edits = Edits(head_mask=_forget(model, slots, jnp.repeat(forgets, copies), image.shape[1]))
     groups = jnp.repeat(_group(image, seq), copies, axis=0)
     taps = Taps(jnp.arange(seq, dtype=jnp.int32)[None], groups)
-    return model(slots.prompt, None, cache.branch(copies, seq), taps=taps)
+    return model(slots.prompt, None, cache.branch(copies, seq), edits, taps)
+
+
+def _forget(
+    model: Qwen3VL, slots: Slots, forgets: Bool[Array, "slot"], prefix: int
+) -> Float[Array, "layer slot 1 seq key"]:
+    """Hides, in the upper layers, the earlier rows of an answer from the later ones.
+
+    A model that can reads its panel once, plans the whole caption, and is deaf to a later change of gaze. One that cannot
+    keep a plan looks again for every word; the words so far it still sees in the layers below.
+    """
+    answer = jnp.asarray(slots.answer) & forgets[:, None]
+    earlier = jnp.tri(answer.shape[1], k=-1, dtype=bool)[None]
+    hidden = jnp.pad(answer[:, :, None] & answer[:, None, :] & earlier, ((0, 0), (0, 0), (prefix, 0)))
+    upper = jnp.arange(model.config.text.num_hidden_layers) >= FORGETFUL
+    return jnp.where(upper[:, None, None, None, None] & hidden[None, :, None], -1e9, 0.0).astype(jnp.float32)
 
 
 def _answer_loss(model: Qwen3VL, slots: Slots, output: Output) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -109,12 +143,16 @@ def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch
     return sum(losses, jnp.zeros(())) / len(losses)
 
 
-def _mean_mass(slots: Slots, output: Output) -> tuple[Float[Array, "layer heads"], Float[Array, "layer heads"]]:
-    """Every head's mean attention to the image from rows that answer and from rows that ask."""
+def _masses(
+    slots: Slots, output: Output, peak: Float[Array, ""]
+) -> tuple[Float[Array, "layer heads"], Float[Array, "layer heads"]]:
+    """Every head's attention to the image from rows that answer and from rows that ask."""
+    assert output.readings is not None
     mass = output.readings.mass[..., 0]
     masks = (slots.answer, slots.prompt.valid & ~slots.answer)
     total = [jnp.einsum("lbrh,br->lh", mass, mask.astype(mass.dtype)) / jnp.sum(mask) for mask in masks]
-    return total[0], total[1]
+    longest = jnp.mean(jnp.max(mass, axis=2, where=jnp.asarray(slots.answer)[None, :, :, None], initial=0), axis=1)
+    return (1 - peak) * total[0] + peak * longest, total[1]
 
 
 def _group(image: Bool[Array, "strip prefix"], room: int) -> Float[Array, "strip 1 key"]:

@@ -1,4 +1,4 @@
-"""Trains the testbed: `python -m experiments.testbed.train OUT`. Interrupted, the same command goes on where it stopped.
+"""Trains the testbed: `python -m experiments.testbed.train OUT`. Interrupted, it goes on when called again.
 
 Everything is fixed by the recipe below: the same command gives the same checkpoint, up to the rounding of the machine.
 """
@@ -6,7 +6,7 @@ Everything is fixed by the recipe below: the same command gives the same checkpo
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,26 +38,35 @@ class Stage:
     """A stretch of training with its own cosine of the learning rate.
 
     Attributes:
-      steps, peak, warmup: length, highest learning rate, steps to reach it.
+      steps, rate, warmup: length, highest learning rate, steps to reach it.
       hide: share of strips that hide image tokens.
       ramp: when the price of looking sets in and when it is full, as shares of the stage.
+      preview, peak: see `objective.Weights`.
+      forget: share of strips that forget (see `objective`).
+      price: of looking, when it is full.
     """
 
     steps: int
-    peak: float
+    rate: float
     warmup: int
     hide: float
     ramp: tuple[float, float]
+    preview: float = 0.3
+    peak: float = 0.0
+    forget: float = 0.0
+    price: float = 0.003
 
     def economy(self, step: int) -> float:
         start, full = (share * self.steps for share in self.ramp)
-        return ECONOMY * min(max((step - start) / max(full - start, 1), 0.0), 1.0)
+        return self.price * min(max((step - start) / max(full - start, 1), 0.0), 1.0)
 
 
-ECONOMY = 0.003
+SEE = 0.3
 STAGES = (
-    Stage(steps=1100, peak=2e-3, warmup=100, hide=0.7, ramp=(0.3, 0.55)),
-    Stage(steps=700, peak=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0)),
+    Stage(steps=1100, rate=2e-3, warmup=100, hide=0.7, ramp=(0.3, 0.55)),
+    Stage(steps=700, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0)),
+    Stage(steps=700, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0), preview=0.1, peak=1.0, forget=0.8),
+    Stage(steps=500, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.2), preview=0.1, peak=1.0, forget=0.8, price=0.012),
 )
 TOTAL = sum(stage.steps for stage in STAGES)
 
@@ -115,7 +124,7 @@ def optimizer(trainee: Trainee) -> optax.GradientTransformation:
     """Muon for the matrices inside the towers, AdamW for tables, norms and biases; both at the RMS of AdamW."""
     rate = optax.sgdr_schedule(
         [
-            dict(init_value=0.0, peak_value=s.peak, warmup_steps=s.warmup, decay_steps=s.steps, end_value=0.02 * s.peak)
+            dict(init_value=0.0, peak_value=s.rate, warmup_steps=s.warmup, decay_steps=s.steps, end_value=0.02 * s.rate)
             for s in STAGES
         ]
     )
@@ -134,7 +143,7 @@ def optimizer(trainee: Trainee) -> optax.GradientTransformation:
 def _matrix_axes(param: Weight) -> MuonDimensionNumbers | None:
     """Input and output axes of a linear map, which its pattern tells: "(outputs) (inputs) -> inputs outputs"."""
     file, ours = (side.strip() for side in param.pattern.split("->"))
-    if file == ours or "(" not in file and "(" not in ours:
+    if file == ours or not ("(" in file or "(" in ours):
         return None
     axes = param.ndim - (2 if ours.startswith("(") else len(ours.split()))
     inputs = 1 if ours.startswith("(") else len(file.split(") (")[1].split()) if ") (" in file else 0
@@ -168,7 +177,11 @@ def make_step(graph: Any, tx: optax.GradientTransformation) -> Any:
 def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
     """Batches from `start` on, made one ahead in a thread."""
     with ThreadPoolExecutor(1) as pool:
-        make = lambda step: pool.submit(maker.batch, SEED, step, hide=settings_at(step)[0].hide)  # noqa: E731
+
+        def make(step: int) -> Future[Batch]:
+            stage, _ = settings_at(step)
+            return pool.submit(maker.batch, SEED, step, hide=stage.hide, forget=stage.forget)
+
         coming = make(start)
         for step in range(start, TOTAL):
             batch = coming.result()
@@ -179,7 +192,7 @@ def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
 
 @dataclass(frozen=True)
 class Run:
-    """A training folder: tokenizer and config under `checkpoint`, training state under `state`, a line per ten steps."""
+    """A training folder: tokenizer and config in `checkpoint`, training state in `state`, the losses in `log.jsonl`."""
 
     folder: Path
 
@@ -226,7 +239,8 @@ def main(out: Path) -> None:
         began = time.perf_counter()
         for step, batch in batches(maker, start):
             stage, within = settings_at(step)
-            weights = Weights(*(jnp.float32(w) for w in (0.3, 0.3, stage.economy(within))))
+            helpers = (SEE, stage.preview, stage.economy(within), stage.peak)
+            weights = Weights(*map(jnp.float32, helpers))
             params, state, report = train_step(params, state, batch, weights)
             if step % 10 == 9:
                 row = {"step": step + 1, **{name: round(float(x), 4) for name, x in report.items()}}
