@@ -24,6 +24,7 @@ from experiments.models import TESTBED, open_model, source
 from experiments.summaries import baseline, condition, measured, random_condition
 from experiments.testbed.strips import draw_strips
 from experiments.testbed.wordings import STATIC
+from gaze import figures
 from gaze.heads import HeadSet, all_heads, random_heads
 from gaze.report import Example, Run, write_report
 from gaze.score import Mass, gaze_score
@@ -156,6 +157,7 @@ def write(folder: Path, results: dict[str, Any], found: Findings, strips: Sequen
         for name, rows in _all_records(found):
             file.writelines(json.dumps({"condition": name, **row}) + "\n" for row in rows)
     top = found.ranking.top(min(MATRICES, len(found.ranking)))
+    examples = [_example(strip, found) for strip in strips[:EXAMPLES]]
     write_report(
         Run(
             folder=folder,
@@ -163,9 +165,11 @@ def write(folder: Path, results: dict[str, Any], found: Findings, strips: Sequen
             scores=gaze_score(found.mass),
             matrices=np.stack([found.mass[:, :, layer, head].mean(axis=0) for layer, head in top.heads]),
             top=[(layer, head, score) for (layer, head), score in zip(top.heads, top.scores, strict=True)],
-            examples=[_example(strip, found) for strip in strips[:EXAMPLES]],
+            examples=examples,
         )
     )
+    first = examples[0]
+    figures.save(figures.example(first.image, STATIC, first.unsteered, first.steered), folder / "figures", "example")
 
 
 def table(results: dict[str, Any]) -> Table:

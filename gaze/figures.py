@@ -3,6 +3,7 @@
 Every function returns a figure of its own, so nothing here touches pyplot or any state shared with a caller's plots.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
 Head = tuple[int, int]
 Number = float | int
@@ -42,6 +44,25 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 6.0
 DOTS_PER_INCH = 160
+
+
+@rc_context(STYLE)
+def example(image: Image.Image, question: str, unsteered: str, steered: Sequence[tuple[str, bool]]) -> Figure:
+    """A strip of panels of equal width, and under each panel the answer when steered to it, right or wrong."""
+    figure = Figure(figsize=(1.5 * WIDTH, 1.5 * WIDTH * image.height / image.width + 1.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(image)
+    axes.set_axis_off()
+    axes.set_title(f"“{question}”  Left alone, the model says: {unsteered}", fontsize=10, loc="left")
+    width = image.width / len(steered)
+    for panel, (text, hit) in enumerate(steered):
+        place = ((panel + 0.5) * width, image.height * 1.08)
+        colour = PALETTE["gaze" if hit else "chosen"]
+        axes.text(*place, "✓" if hit else "✗", ha="center", va="top", fontsize=13, color=colour)
+        wrapped = textwrap.fill(text, 14)
+        axes.text(place[0], image.height * 1.3, wrapped, ha="center", va="top", fontsize=9.5, color=colour)
+    axes.set_ylim(image.height * 1.75, 0)
+    return figure
 
 
 @rc_context(STYLE)

@@ -14,6 +14,7 @@ from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.vision import Vision
 from qwen3vl_jax.weights import assemble
 
 IMAGE, VIDEO, START, END = 250, 251, 248, 249
@@ -151,9 +152,12 @@ def last_row(length: int) -> Taps:
     return Taps(jnp.array([[length - 1]], jnp.int32), jnp.eye(length, dtype=jnp.float32)[None])
 
 
-@jax.jit
-def encode(model, images):
-    return model.encode(images)
+def encode(model: Qwen3VL, images: Images) -> Vision:
+    """`model.encode`, compiled once for all models with the same vision tower."""
+    return _encode(model.model.visual, images)
+
+
+_encode = jax.jit(lambda visual, images: visual(images))
 
 
 @jax.jit
