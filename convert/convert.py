@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def to_orbax(
     with new_folder(Path(dst).absolute()) as folder:
         checkpoint = _opened(src, dtype, progress)
         leaves = {
-            name: LazyArray(tensor.flax_shape, checkpoint.dtypes[name], lambda tensor=tensor: checkpoint.read(tensor))
+            name: LazyArray(tensor.flax_shape, checkpoint.dtypes[name], partial(checkpoint.read, tensor))
             for name, tensor in tensors(checkpoint.config).items()
         }
         write_orbax(folder, leaves)

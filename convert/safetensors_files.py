@@ -127,7 +127,7 @@ def _write_file(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in parts:
-            file.write(np.ascontiguousarray(read(name)).reshape(-1).view(np.uint8))
+            file.write(np.ascontiguousarray(read(name)).reshape(-1).view(np.uint8).data)
 
 
 def _find(folder: Path) -> dict[str, Stored]:
@@ -195,7 +195,7 @@ def _check_same(head: Stored, embedding: Stored, folder: Path) -> None:
         block = max(1, 2**24 // head.shape[1])
         views = [place.read().view(f"u{place.dtype.itemsize}") for place in (head, embedding)]
         rows = range(0, head.shape[0], block)
-        same = all(np.array_equal(*(view[row : row + block] for view in views)) for row in rows)
+        same = all(np.array_equal(views[0][row : row + block], views[1][row : row + block]) for row in rows)
     if not same:
         raise InputError(
             f"{folder} is tied by its config.json, yet {HEAD} differs from {EMBEDDING}; untie it or remove {HEAD}."

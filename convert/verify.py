@@ -25,6 +25,7 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Batch
+from qwen3vl_jax.vision import Vision, VisionTower
 
 LOGITS, ATTENTION = 1e-4, 1e-5
 """Largest absolute differences that pass."""
@@ -131,11 +132,12 @@ def _compare(model: Qwen3VL, reference: Any, case: Case) -> Iterator[Run]:
     slots = batch.prompt.tokens.shape[1] + STEPS
     shape = (model.config.text.num_hidden_layers, 1, model.config.text.num_attention_heads, 1, slots)
     random_mask = np.random.default_rng(1).uniform(-MASK, MASK, shape).astype(np.float32)
+    vision = _encode(model.model.visual, batch.images)
     for mask in (None, random_mask):
         with _masked(reference, mask):
             logits, attention, tokens, gaps = _run_reference(reference, batch, model.config.image_token_id)
         edits = None if mask is None else Edits(jnp.asarray(mask))
-        ours = [np.asarray(array) for array in _run(model, batch.prompt, batch.images, edits)]
+        ours = [np.asarray(array) for array in _run(model, batch.prompt, vision, edits)]
         off = np.abs(ours[0] - logits)[batch.prompt.valid]
         off_attention = np.abs(ours[1] - attention)
         layer, _, head, _ = np.unravel_index(off_attention.argmax(), off_attention.shape)
@@ -145,14 +147,19 @@ def _compare(model: Qwen3VL, reference: Any, case: Case) -> Iterator[Run]:
 
 
 @jax.jit
+def _encode(tower: VisionTower, images: Images) -> Vision:
+    return tower(images)
+
+
+@jax.jit
 def _run(
-    model: Qwen3VL, prompt: Prompt, images: Images, edits: Edits | None
+    model: Qwen3VL, prompt: Prompt, vision: Vision, edits: Edits | None
 ) -> tuple[Float[Array, "batch seq vocab"], Float[Array, "layer batch heads seq"], Int32[Array, "batch step"]]:
     """Logits everywhere, the last token's attention in every layer and head, and greedy tokens."""
     batch, length = prompt.tokens.shape
     slots = length + STEPS
     taps = Taps(jnp.full((1, 1), length - 1, jnp.int32), jnp.eye(length, slots, dtype=jnp.float32)[None])
-    output = model(prompt, model.encode(images), model.empty_cache(batch, slots), edits, taps)
+    output = model(prompt, vision, model.empty_cache(batch, slots), edits, taps)
     assert output.readings is not None
     logits = model.logits(output.hidden)
 
@@ -201,6 +208,7 @@ def _masked(reference: Any, mask: HeadMask | None) -> Iterator[None]:
     def hook(layer: int) -> Any:
         def add(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             causal = kwargs["attention_mask"]
+            assert mask is not None
             extra = torch.from_numpy(mask[layer, ..., : causal.shape[-1]])
             return args, kwargs | {"attention_mask": causal + extra}
 

@@ -70,7 +70,7 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
     mass_at_end = jnp.mean(prefix.readings.mass, axis=(1, 2, 4))
     parts, masses = [], []
     for slots in (batch.short, batch.long):
-        output = _answer(model, slots, cache, image, batch.forgets)
+        output = _answer(model, slots, cache, image, jnp.asarray(batch.forgets))
         parts.append((*_answer_loss(model, slots, output), *_preview_loss(trainee, slots, output)))
         masses.append(_masses(slots, output, weights.peak))
     answer, answers, preview, previews = (sum(column) for column in zip(*parts, strict=True))

@@ -19,6 +19,8 @@ from qwen3vl_jax.config import Config
 from qwen3vl_jax.weights import tensors
 
 logging.disable_progress_bar()
+# On toys, threads that wait for each other cost a hundred times the work.
+torch.set_num_threads(1)
 
 TEXT = dict(
     vocab_size=256,

@@ -20,13 +20,20 @@ NewToy = Callable[..., Path]
 MIXED = Case("mixed", (Row(((2, 3),), 24), Row(((2, 2), (2, 5)), 5), Row(((2, 3), (4, 2), (3, 3)), 7)))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _quick_programs() -> Iterator[None]:
-    """Numbers are compared, not speed: compiling less halves the time. Nothing compiled outlives its test."""
-    jax.clear_caches()
+    """Numbers are compared, not speed: compiling less halves the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
+@pytest.fixture
+def damaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """For breaking the model; nothing that is compiled before or meanwhile is used."""
+    jax.clear_caches()
+    yield monkeypatch
     jax.clear_caches()
 
 

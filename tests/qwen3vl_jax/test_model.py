@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jaxtyping import Array
 from transformers.activations import ACT2FN
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb
 
 from qwen3vl_jax import rope
 from qwen3vl_jax.edits import Edits
@@ -241,6 +243,24 @@ class TestBfloat16:
     def test_a_little_attention_is_lost(self, small: Toy, rows: list[Row]) -> None:
         for row, (_, attention) in zip(rows, run(small.model, rows), strict=True):
             np.testing.assert_allclose(attention, expect(small, row)[1], atol=0.05, rtol=0)
+
+    def test_rounds_where_transformers_rounds(self, small: Toy) -> None:
+        """The norm before its scale, the rotation after every product; rounding elsewhere changes a quarter of all elements."""
+        rng = np.random.default_rng(0)
+        x, cos, sin = (rng.normal(size=(1, 64, *rest)).astype(np.float32) for rest in ((4, 16), (16,), (16,)))
+        norm = small.model.model.language_model.layers.self_attn.q_norm
+        first = jax.tree.map(lambda weight: weight[0], norm)
+        theirs = small.reference.model.language_model.layers[0].self_attn.q_norm
+        narrow = [torch.tensor(array).bfloat16() for array in (x, cos, sin)]
+        with torch.no_grad():
+            self.nearly_all_equal(first(jnp.asarray(x, jnp.bfloat16)), theirs(narrow[0]))
+            rotated, _ = apply_rotary_pos_emb(narrow[0], narrow[0], *narrow[1:], unsqueeze_dim=2)
+        given = [jnp.asarray(array, jnp.bfloat16) for array in (x, cos, sin)]
+        self.nearly_all_equal(rope.rotate(*given), rotated)
+
+    def nearly_all_equal(self, ours: Array, theirs: torch.Tensor) -> None:
+        assert ours.dtype == jnp.bfloat16
+        assert (np.asarray(ours, np.float32) == theirs.float().numpy()).mean() > 0.995
 
 
 def test_activations_cover_transformers_names() -> None:
