@@ -26,16 +26,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         partial.rename(path)
-    except OSError as error:
-        raise InputError(f"writing {path} failed ({error.strerror or error}); nothing was kept.") from error
-    finally:
+    except BaseException as error:
         _remove(partial)
+        if isinstance(error, OSError):
+            raise InputError(f"writing {path} failed ({error.strerror or error}); nothing was kept.") from error
+        raise
 
 
 def _remove(folder: Path) -> None:
-    # A write that was under way when the block was interrupted may still add a file: try until nothing comes back.
+    # A write that was under way when the block was interrupted makes its folders anew: look again after a while.
     for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
         if not folder.exists():
             return
-        time.sleep(0.1)

@@ -6,7 +6,8 @@ Writing goes leaf by leaf, so memory holds about one tensor; the result restores
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,21 +54,29 @@ class LazyHandler(ocp.type_handlers.NumpyHandler):
         args = args or [ocp.SaveArgs()] * len(values)
         for part in cut([value.nbytes for value in values], CHUNK_BYTES):
             # The numpy handler's own `serialize` would hold a copy of every leaf until all of them are written.
-            await self._background_serialize([value.make() for value in values[part]], infos[part], args[part])
-            opening, self._opening = self._opening, []
-            stores = _all([opened for opened, _ in opening])
-            arrays = [array for _, array in opening]
-            _all(
-                [
-                    store.write(array, can_reference_source_data_indefinitely=True)
-                    for store, array in zip(stores, arrays, strict=True)
-                ]
-            )
+            arrays = [value.make() for value in values[part]]
+            with self._finishing() as writing:
+                await self._background_serialize(arrays, infos[part], args[part])
+                stores = [(opened.result(), array) for opened, array in self._opening]
+                writing += [store.write(array, can_reference_source_data_indefinitely=True) for store, array in stores]
+                for written in writing:
+                    written.result()
         return []
 
     async def _open_and_write(self, value: np.ndarray, tspec: dict[str, Any], ts_context: tensorstore.Context) -> None:
         opened = tensorstore.open(tensorstore.Spec(tspec), create=True, open=True, context=ts_context)
         self._opening.append((opened, value))
+
+    @contextmanager
+    def _finishing(self) -> Iterator[list[Any]]:
+        """Leaves when nothing is being written any more, come what may: then the folder can be removed for good."""
+        writing: list[Any] = []
+        try:
+            yield writing
+        finally:
+            for future in [opened for opened, _ in self._opening] + writing:
+                future.exception()
+            self._opening.clear()
 
 
 def is_orbax(folder: Path) -> bool:
@@ -115,13 +124,6 @@ def open_orbax(folder: Path) -> Checkpoint:
 
     dtypes = {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
     return Checkpoint(folder, config, shapes, dtypes, read, plain=False)
-
-
-def _all(futures: Sequence[Any]) -> list[Any]:
-    """Results; an error is raised when all are over, so that nothing writes into a folder that is being removed."""
-    for future in futures:
-        future.exception()
-    return [future.result() for future in futures]
 
 
 def _read(params: Path, name: str, context: tensorstore.Context) -> Shaped[np.ndarray, "..."]:

@@ -1,1 +1,1 @@
-
+"""The commands, the testbed, and what it all shows."""

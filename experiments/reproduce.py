@@ -103,7 +103,9 @@ def find(
         swept = bench.steered("number of heads", strips["selection"], [ranking.top(count) for count in counts])
         measures = [measured(records, settings.seed) for records in swept]
         curve = [{"k": count, **found} for count, found in zip(counts, measures, strict=True)]
-        heads = ranking.top(max(curve, key=lambda point: (point["accuracy"], -point["k"]))["k"])
+        # More than half of all heads could not be compared with as many others.
+        possible = [point for point in curve if 2 * point["k"] <= len(ranking)]
+        heads = ranking.top(max(possible, key=lambda point: (point["accuracy"], -point["k"]))["k"])
     with _timed(seconds, "panel questions"):
         questions = bench.panel_questions(strips["evaluation"])
         alone = bench.unsteered("unsteered", strips["evaluation"], STATIC)

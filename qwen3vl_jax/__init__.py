@@ -1,0 +1,1 @@
+"""Qwen3-VL in JAX/Flax: edits in, taps out."""

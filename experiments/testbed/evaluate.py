@@ -56,7 +56,7 @@ def main(model: str, heads: Path, strips: int, seed: int, file: Path | None) -> 
 
 
 def staircase(bench: Bench, strips: Sequence[Strip], heads: HeadSet) -> dict[str, Any]:
-    """Narrates unsteered and reads where the gaze heads look while each line is said.
+    """Narrates unsteered; and reads, behind the same prompt, where the gaze heads look while each true line is said.
 
     Returns:
       `mass` [line, panel], the mean over strips, heads and the tokens of a line; how often the line's own panel gets most
