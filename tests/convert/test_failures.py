@@ -23,8 +23,9 @@ from qwen3vl_jax.weights import Tensor
 ROOT = Path(__file__).parents[2]
 
 SLOW = """
-import dataclasses, sys, time
+import dataclasses, signal, sys, time
 from convert import cli, convert, orbax_store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
 orbax_store.CHUNK_BYTES = 20_000  # so that reading and writing alternate
 open_checkpoint = convert.open_checkpoint
 def slow(src):
