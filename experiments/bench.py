@@ -92,7 +92,7 @@ class Bench:
     ) -> list[Record]:
         """One record per ask, in their order."""
         sampling = Sampling.make(stop=stop_tokens(self.processor))
-        how = asking.Settings(self.strength, self.mode, self.precision, sampling, self.max_new)
+        how = asking.Settings(sampling, self.max_new, self.strength, self.mode, self.precision)
         with _progress(title, len(asks)) as done:
             said = asking.answers(self.model, self.processor, strips, question, asks, how, done)
         return [self._record(strips[ask.strip], ask, tokens) for ask, tokens in zip(asks, said, strict=True)]

@@ -1,13 +1,14 @@
 """From records of answers to numbers with their doubt."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from experiments.bench import Record
 from experiments.testbed.scenes import PANELS
-from gaze.statistics import UNATTRIBUTABLE, Estimate, accuracy, panel_accuracy, tally
+from gaze.statistics import UNATTRIBUTABLE, Estimate, accuracy, against_controls, panel_accuracy, tally
 
 
 def measured(records: Sequence[Record], seed: int) -> dict[str, Any]:
@@ -20,6 +21,28 @@ def measured(records: Sequence[Record], seed: int) -> dict[str, Any]:
     }
 
 
+PROVENANCE = ("model", "revision", "heads", "k", "question", "mode", "precision", "strength", "rows", "seed", "judge")
+"""What every row of numbers says of where it comes from."""
+
+
+def provenance(row: Record) -> dict[str, Any]:
+    """Where the numbers of a condition come from, by one of its answers."""
+    return {name: row.get(name) for name in PROVENANCE}
+
+
+def estimated(records: Sequence[Record], seed: int) -> dict[str, Any]:
+    """Share of answers that describe their target, with its interval, and where it comes from."""
+    hit, _, strip = _arrays(records)
+    return {**provenance(records[0]), **_estimate(accuracy(hit, strip, seed))}
+
+
+def against(draws: Sequence[Sequence[Record]], gaze: Sequence[Record], seed: int) -> dict[str, Any]:
+    """The gaze heads among draws of control heads, answer by answer; see `gaze.statistics.Controls`."""
+    hit, _, strip = _arrays(gaze)
+    placed = against_controls(hit, np.stack([_arrays(records)[0] for records in draws]), strip, seed)
+    return asdict(placed)
+
+
 def condition(records: Sequence[Record], alone: Sequence[Record], seed: int) -> dict[str, Any]:
     """`measured`, and what became of the other answers; `alone` are the unsteered answers about the same strips."""
     unsteered = {row["strip"]: row["text"] for row in alone}
@@ -29,9 +52,10 @@ def condition(records: Sequence[Record], alone: Sequence[Record], seed: int) -> 
         "wrong": counted.wrong,
         "unattributable": counted.unattributable,
         "empty": sum(not row["text"] for row in records),
+        "junk": 0,
         "baseline": sum(row["text"] == unsteered[row["strip"]] for row in records),
     }
-    return {**measured(records, seed), "outcomes": outcomes, "picks": list(counted.picks)}
+    return {**provenance(records[0]), **measured(records, seed), "outcomes": outcomes, "picks": list(counted.picks)}
 
 
 def random_condition(

@@ -4,7 +4,7 @@ Strips are encoded once and shared by all the prompts about them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
-from gaze.regions import panel_cells, region_keys
+from gaze.regions import region_keys
 from gaze.score import Mass, panel_attention, split
 from gaze.steer import steering
-from gaze.strips import Strip
+from gaze.strips import Photo, Picture
 from qwen3vl_jax.generate import generate
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
@@ -46,14 +46,15 @@ class Ask:
 
 @dataclass(frozen=True)
 class Settings:
-    """How answers are generated: the bias, and when to stop."""
+    """How answers are generated: the bias (see `gaze.steer.steering`), when to stop, and how many are made at once."""
 
-    strength: float
-    mode: str
-    precision: str
     sampling: Sampling
     max_new: int
-    rows: int = 96
+    strength: float = 10_000.0
+    mode: str = "boost_suppress"
+    precision: str = "ordered"
+    rows: str = "all"
+    batch: int = 96
     strips: int = 16
 
 
@@ -75,7 +76,7 @@ def unsteered(model: Qwen3VL, strip: int) -> Ask:
 def discover(
     model: Qwen3VL,
     processor: Processor,
-    strips: Sequence[Strip],
+    strips: Sequence[Picture],
     questions: Sequence[str],
     *,
     batch: int = 10,
@@ -105,7 +106,7 @@ def discover(
 def answers(
     model: Qwen3VL,
     processor: Processor,
-    strips: Sequence[Strip],
+    strips: Sequence[Picture],
     question: str | Sequence[str],
     asks: Sequence[Ask],
     settings: Settings,
@@ -125,16 +126,16 @@ def answers(
         chunk = _fill([strips[number] for number in numbers], size)
         asked = [questions[number] for number in numbers]
         encoded = encode(model, processor, chunk, asked + asked[-1:] * (size - len(asked)))
-        for part in _cut(about, settings.rows):
+        for part in _cut(about, settings.batch):
             filled = [asks[number] for number in part]
-            filled += filled[-1:] * (min(settings.rows, len(asks)) - len(part))
+            filled += filled[-1:] * (min(settings.batch, len(asks)) - len(part))
             places = [numbers.index(ask.strip) for ask in filled]
             done |= zip(part, _answer(model, encoded, places, filled, steps, settings), strict=False)
             progress(len(part))
     return [done[number] for number in range(len(asks))]
 
 
-def encode(model: Qwen3VL, processor: Processor, strips: Sequence[Strip], questions: Sequence[str]) -> Encoded:
+def encode(model: Qwen3VL, processor: Processor, strips: Sequence[Picture], questions: Sequence[str]) -> Encoded:
     """Prompts and image tokens of some strips, one question each."""
     asked = processor([processor.chat(text) for text in questions], [[strip.image] for strip in strips])
     assert asked.images is not None
@@ -159,6 +160,7 @@ def _answer(
         settings.strength,
         settings.mode,
         settings.precision,
+        settings.rows,
     )
     generation = generate(
         model, prompt, encoded.vision, plan, settings.sampling, jax.random.key(0), max_new=settings.max_new
@@ -177,7 +179,7 @@ def _on_device(images: Images) -> Images:
 
 
 def _panel_keys(
-    strips: Sequence[Strip], asked: Batch, image_cell: Array | np.ndarray | None, processor: Processor
+    strips: Sequence[Picture], asked: Batch, image_cell: Array | np.ndarray | None, processor: Processor
 ) -> Bool[np.ndarray, "strip panel key"]:
     """Which keys of each strip's row show each of its panels."""
     assert image_cell is not None
@@ -189,9 +191,11 @@ def _panel_keys(
     keys = []
     for row, strip in zip(np.asarray(image_cell), strips, strict=True):
         picture = number[id(strip.image)]
-        cells = panel_cells((int(asked.grids[picture][0]), int(asked.grids[picture][1])), strip.widths, merge)
+        cells = strip.cells((int(asked.grids[picture][0]), int(asked.grids[picture][1])), merge)
         keys.append(region_keys(row, cells, picture * stride))
-    return np.stack(keys)
+    # Regions that a picture does not have cover nothing.
+    most = max(map(len, keys))
+    return np.stack([np.pad(regions, ((0, most - len(regions)), (0, 0))) for regions in keys])
 
 
 def _cut(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -199,7 +203,7 @@ def _cut(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def _fill(strips: Sequence[Strip], size: int) -> list[Strip]:
+def _fill(strips: Sequence[Picture], size: int) -> list[Picture]:
     """Some strips, filled up to `size`. A filler gets a picture of its own, as a picture seen twice is encoded once."""
-    last = strips[-1]
-    return [*strips, *(replace(last, image=last.image.copy()) for _ in range(size - len(strips)))]
+    copies = [strips[-1].image.copy() for _ in range(size - len(strips))]
+    return [*strips, *(Photo("", image, ((0, 0, *image.size),)) for image in copies)]

@@ -9,6 +9,7 @@ Heads stand best first and count from 0; `score` may be missing in all of them. 
 of the paper's code, is read too.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Collection
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from qwen3vl_jax.errors import InputError
 
@@ -26,6 +27,8 @@ Head = tuple[int, int]
 """(layer, head), from 0."""
 
 VERSION = 1
+LOWEST = 5
+"""Per cent of the ranking from which the released scripts draw their control."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,13 @@ class HeadSet:
 
     def __len__(self) -> int:
         return len(self.heads)
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that tell these heads from others, whatever their order: of the SHA-256 of "0.2,3.1,..." """
+        return hashlib.sha256(",".join(f"{layer}.{head}" for layer, head in sorted(self.heads)).encode()).hexdigest()[
+            :12
+        ]
 
     @classmethod
     def load(cls, path: str | os.PathLike, top_k: int | None = None) -> "HeadSet":
@@ -104,6 +114,10 @@ class HeadSet:
             mask[layer, head] = 1
         return mask
 
+    def per_layer(self, layers: int, heads: int) -> Int64[np.ndarray, "layer"]:
+        """How many of them each layer has; InputError if the model has no such head."""
+        return self.to_mask(layers, heads).sum(axis=1).astype(np.int64)
+
     def _rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [{"layer": layer, "head": head} for layer, head in self.heads]
         return [row | {"score": score} for row, score in zip(rows, self.scores, strict=True)] if self.scores else rows
@@ -127,7 +141,7 @@ def random_heads(rng: np.random.Generator, like: HeadSet, exclude: Collection[He
     Raises InputError if the model has too few other heads.
     """
     layers, heads = shape
-    wanted = like.to_mask(layers, heads).sum(axis=1).astype(int)
+    wanted = like.per_layer(layers, heads)
     forbidden = set(exclude)
     pools = [
         [(layer, int(h)) for h in rng.permutation(heads) if (layer, int(h)) not in forbidden] for layer in range(layers)
@@ -145,6 +159,46 @@ def random_heads(rng: np.random.Generator, like: HeadSet, exclude: Collection[He
         revision=like.revision,
         settings={"control": "random"},
     )
+
+
+def paper_control(
+    rng: np.random.Generator, like: HeadSet, exclude: Collection[Head], shape: tuple[int, int]
+) -> HeadSet:
+    """The control of the paper: as many heads as `like` has, drawn evenly from layers 20 to 35 of 36 without `exclude`.
+
+    In a model of another depth these are the layers from 5/9 of it on. If they have too few heads, all of them are
+    taken; `settings` says how many were asked for and how many there were. Raises InputError if there is none.
+    """
+    layers, heads = shape
+    first = min(-(-5 * layers // 9), layers - 1)
+    forbidden = set(exclude)
+    pool = [(first + layer, head) for layer, head in np.ndindex(layers - first, heads)]
+    pool = [head for head in pool if head not in forbidden]
+    return _drawn(rng, pool, len(like), like, {"control": "paper", "layers": [first, layers - 1]})
+
+
+def code_control(ranking: HeadSet, count: int, seed: int) -> HeadSet:
+    """The control of the released scripts: `count` of the heads in the lowest 5 % of a ranking of all heads.
+
+    That is 58 of 1,152 heads, so that their 100 controls are 58; `settings` says how many were asked for and how many
+    there were. The first `count` heads are never drawn. The draws differ from those of the scripts, which are PyTorch's.
+
+    Raises InputError if the ranking has no scores or no head is left.
+    """
+    if not ranking.scores:
+        raise InputError("the lowest heads of a ranking cannot be told without scores: give a ranking with scores")
+    highest = np.percentile(ranking.scores, LOWEST)
+    rows = list(zip(ranking.heads, ranking.scores, strict=True))[count:]
+    pool = [head for head, score in rows if score <= highest]
+    return _drawn(np.random.default_rng(seed), pool, count, ranking, {"control": "code", "seed": seed})
+
+
+def _drawn(rng: np.random.Generator, pool: list[Head], count: int, like: HeadSet, settings: dict[str, Any]) -> HeadSet:
+    if not pool:
+        raise InputError("no head is left to draw a control from: use a smaller head set")
+    chosen = sorted(pool[number] for number in rng.permutation(len(pool))[:count])
+    settings = settings | {"asked": count, "pool": len(pool)}
+    return HeadSet(tuple(chosen), model=like.model, revision=like.revision, settings=settings)
 
 
 def _from_dict(raw: dict[str, Any]) -> HeadSet:

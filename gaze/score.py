@@ -4,13 +4,14 @@ The image comes before the words, so a strip is encoded once, the tokens that it
 only the questions' own tokens are read per question.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
@@ -20,6 +21,9 @@ from qwen3vl_jax.model import Qwen3VL
 Mass = Float[np.ndarray, "strip panel layer heads panel"]
 """Attention of the last prompt token: strip, panel asked about, layer, head, panel attended to."""
 Scores = Float[np.ndarray, "layer heads"]
+Credit = Callable[[Mass], Float64[np.ndarray, "strip panel layer heads panel"]]
+"""What one answer would add to a score, were the attended panel the one asked about: the score is its mean over the
+panels that really were. Every head by itself, so that layers can be taken one at a time."""
 
 
 def split(
@@ -81,27 +85,67 @@ def panel_attention(
     return rearrange(jax.vmap(ask)(*by_question), "question layer strip ... -> strip question layer ...")
 
 
+def gaze_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads panel"]:
+    """The mass itself."""
+    return mass.astype(np.float64)
+
+
+def selectivity_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads panel"]:
+    """The share of the panels' mass, 0 if they have none."""
+    exact = mass.astype(np.float64)
+    total = exact.sum(axis=-1, keepdims=True)
+    return np.divide(exact, total, out=np.zeros_like(exact), where=total > 0)
+
+
+def lift_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads panel"]:
+    """The mass beyond the mean mass on another panel."""
+    exact = mass.astype(np.float64)
+    others = (exact.sum(axis=-1, keepdims=True) - exact) / (mass.shape[-1] - 1)
+    return exact - others
+
+
+def routing_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads panel"]:
+    """1 for the panel with more mass than every other, 0 for the others; a tie has no winner."""
+    best = mass == mass.max(axis=-1, keepdims=True)
+    return (best & (best.sum(axis=-1, keepdims=True) == 1)).astype(np.float64)
+
+
+CREDITS: dict[str, Credit] = {
+    "gaze": gaze_credit,
+    "selectivity": selectivity_credit,
+    "lift": lift_credit,
+    "routing": routing_credit,
+}
+"""By the name of the score that it makes; that of a `HeadSet`, too."""
+
+
+def per_strip(mass: Mass, credit: Credit) -> Float64[np.ndarray, "strip layer heads"]:
+    """The score of each strip by itself; the score of all is the mean of these."""
+    layers = [_on_asked(credit(mass[:, :, [layer]])).mean(axis=1) for layer in range(mass.shape[2])]
+    return np.concatenate(layers, axis=1)
+
+
 def gaze_score(mass: Mass) -> Scores:
-    """The paper's score: mass on the panel asked about, averaged over panels and strips."""
-    return _on_asked(mass).mean(axis=(0, 1))
+    """The paper's score: mass on the panel asked about, averaged over panels and strips.
+
+    A head that ignores the question and spreads a mass of m over n panels has m/n.
+    """
+    return per_strip(mass, gaze_credit).mean(axis=0)
 
 
 def selectivity(mass: Mass) -> Scores:
     """The share of the panels' mass that is on the panel asked about; chance is 1/n, a head that sees none has 0."""
-    total = mass.sum(axis=-1)
-    return np.divide(_on_asked(mass), total, out=np.zeros_like(total), where=total > 0).mean(axis=(0, 1))
+    return per_strip(mass, selectivity_credit).mean(axis=0)
 
 
 def lift(mass: Mass) -> Scores:
     """Mass on the panel asked about beyond the mean mass on another panel; 0 for heads that ignore the question."""
-    asked, panels = _on_asked(mass), mass.shape[-1]
-    return (asked - (mass.sum(axis=-1) - asked) / (panels - 1)).mean(axis=(0, 1))
+    return per_strip(mass, lift_credit).mean(axis=0)
 
 
 def routing_accuracy(mass: Mass) -> Scores:
     """How often the panel asked about gets more mass than every other panel; a tie is a miss."""
-    others = np.where(np.eye(mass.shape[-1], dtype=bool)[None, :, None, None, :], -1, mass).max(axis=-1)
-    return (_on_asked(mass) > others).mean(axis=(0, 1))
+    return per_strip(mass, routing_credit).mean(axis=0)
 
 
 def rank(scores: Scores) -> list[tuple[int, int, float]]:
@@ -137,7 +181,8 @@ def position_and_content(mass: Mass, orders: Int[np.ndarray, "strip panel"]) -> 
     moved = orders != np.arange(orders.shape[1])
     if not moved.any():
         raise InputError("the strips are all in their original order: shuffle the panels of some")
-    return _on_asked(mass)[moved].mean(axis=0), content[moved].mean(axis=0)
+    place = _on_asked(mass)[moved].mean(axis=0, dtype=np.float64)
+    return place, content[moved].mean(axis=0, dtype=np.float64)
 
 
 def _on_asked(mass: Mass) -> Float[np.ndarray, "strip panel layer heads"]:

@@ -25,6 +25,10 @@ MODES = {
 
 PRECISIONS = ("ordered", "uniform")
 
+ROWS = ("all", "text", "answer", "decoded", "prompt")
+"""Query rows that carry the bias: all; those of words, so that the image tokens are read as ever; those that predict the
+answer, from the last of the prompt on; those of the answer's own tokens; those of the prompt."""
+
 
 @struct.dataclass
 class Steering:
@@ -37,6 +41,7 @@ class Steering:
       targets: region to look at in each step, from 0, or -1 for no steering; the last entry stands for all later steps.
       strength: size of the bias.
       uniform: whether the bias replaces the scores instead of being added to them.
+      rows: 1 for queries that carry the bias; the last entry stands for all behind the prompt.
     """
 
     heads: Float32[Array, "layer #batch heads"]
@@ -44,6 +49,7 @@ class Steering:
     targets: Int32[Array, "#batch step"]
     strength: Float32[Array, "#batch"]
     uniform: Bool[Array, ""]
+    rows: Float32[Array, "#batch key"]
 
     def at(self, step: ArrayLike, slots: int) -> Edits:
         """The edits of one forward pass against a cache of `slots` slots."""
@@ -51,7 +57,8 @@ class Steering:
         chosen = target[:, None] == jnp.arange(self.signs.shape[1])[None, :]
         signs = jnp.sum(self.signs, axis=1, where=chosen[:, :, None])
         slot = jnp.minimum(jnp.arange(slots), self.signs.shape[2] - 1)
-        return Edits(steer=Steer(self.heads, self.strength[:, None] * signs[:, slot], self.uniform))
+        keys = self.strength[:, None] * signs[:, slot]
+        return Edits(steer=Steer(self.heads, keys, self.uniform, self.rows[:, slot]))
 
 
 def steering(
@@ -62,6 +69,7 @@ def steering(
     strength: float | int | Float[np.ndarray, " #batch"] = 10_000.0,
     mode: str = "boost_suppress",
     precision: str = "ordered",
+    rows: str = "all",
 ) -> Steering:
     """Builds the plan that makes heads look at regions (arXiv 2606.14703, section 3).
 
@@ -75,13 +83,13 @@ def steering(
       precision: "ordered" adds the bias in float32, so a steered head keeps the order of its scores within the target;
         "uniform" replaces the scores, so it attends evenly, which is what adding 10,000 in bfloat16, as the paper's
         code does, amounts to. Use "uniform" with strengths of that size only: with small ones it means little.
+      rows: one of `ROWS`: which queries carry the bias.
 
-    Raises InputError for an unknown mode or precision, a bad strength, a target that is no region or covers no key.
+    Raises InputError for an unknown mode, precision or choice of rows, a bad strength, a target that is no region or covers no key.
     """
-    if mode not in MODES or precision not in PRECISIONS:
-        raise InputError(
-            f"no {precision} {mode} steering: choose {' or '.join(PRECISIONS)}, and one of {', '.join(MODES)}"
-        )
+    for value, known in ((mode, (*MODES,)), (precision, PRECISIONS), (rows, ROWS)):
+        if value not in known:
+            raise InputError(f"there is no {value} steering: choose one of {', '.join(known)}")
     amount = np.atleast_1d(np.asarray(strength, np.float32))
     if not (np.isfinite(amount).all() and (amount >= 0).all()):
         raise InputError(f"the strength must be a finite number of at least 0, got {strength}")
@@ -92,6 +100,7 @@ def steering(
         targets=jnp.asarray(targets, jnp.int32),
         strength=jnp.asarray(amount),
         uniform=jnp.asarray(precision == "uniform"),
+        rows=jnp.asarray(_rows(prompt, rows)),
     )
 
 
@@ -120,6 +129,21 @@ def _check_targets(regions: Bool[np.ndarray, "#batch region key"], targets: Int[
     targeted = (targets[:, :, None] == np.arange(count)).any(axis=1)
     if (targeted & ~regions.any(axis=2)).any():
         raise InputError("a target region covers no image token: give a region that does")
+
+
+def _rows(prompt: Prompt, rows: str) -> Float32[np.ndarray, "batch row"]:
+    """1 at the prompt's queries that carry the bias, and in the last column at those behind the prompt."""
+    batch, length = prompt.tokens.shape
+    cells = np.full((batch, length), -1) if prompt.image_cell is None else np.asarray(prompt.image_cell)
+    last = np.arange(length) == length - 1
+    inside = {
+        "all": np.ones_like(cells, bool),
+        "text": cells < 0,
+        "answer": np.broadcast_to(last, cells.shape),
+        "decoded": np.zeros_like(cells, bool),
+        "prompt": np.ones_like(cells, bool),
+    }[rows]
+    return np.pad(inside, ((0, 0), (0, 1)), constant_values=rows != "prompt").astype(np.float32)
 
 
 def _signs(

@@ -47,6 +47,7 @@ def _edit(scores: Float[Array, "batch heads query key"], edits: Edits | None) ->
     if edits.steer is not None:
         steer = edits.steer
         bias = steer.heads[:, :, None, None] * steer.keys[:, None, None, :]
+        bias = bias if steer.rows is None else bias * steer.rows[:, None, :, None]
         scores = jnp.where(steer.uniform & (bias != 0), 0, scores) + bias.astype(jnp.float32)
     if edits.head_mask is not None:
         scores = scores + edits.head_mask.astype(jnp.float32)

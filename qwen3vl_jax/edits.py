@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
 # An edit may have length 1 on an axis where it is the same for all; jaxtyping's `#axis` says so. The layer axis is there
@@ -19,11 +20,14 @@ class Steer:
       keys: what is added to a steered head's scores at each key: +strength, -strength or 0.
       uniform: if True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding 10,000
         in bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
+      rows: 1 where a query carries the mask, 0 where it does not; None where all do. A caller gives it per cache slot, as
+        `keys`, a layer gets it per query of its pass.
     """
 
     heads: Float[Array, "*layer #batch heads"]
     keys: Float[Array, "*scanned #batch key"]
     uniform: Bool[Array, "*scanned"]
+    rows: Float[Array, "*scanned #batch row"] | None = None
 
 
 @struct.dataclass
@@ -45,16 +49,24 @@ class Edits:
         del step, slots
         return self
 
-    def by_layer(self, layers: int) -> "Edits":
-        """The same edits with a full leading layer axis everywhere, to be scanned beside the weights."""
+    def by_layer(self, layers: int, first: Any, queries: int) -> "Edits":
+        """The same edits with a full leading layer axis everywhere, to be scanned beside the weights.
+
+        `queries` rows are read, the first of them into slot `first`.
+        """
 
         def full(x: Array | None) -> Array | None:
             return None if x is None else jnp.broadcast_to(x, (layers, *x.shape[1:]))
 
+        def repeated(x: Array) -> Array:
+            return jnp.broadcast_to(x, (layers, *x.shape))
+
         steer = self.steer
         if steer is not None:
-            keys = jnp.broadcast_to(steer.keys, (layers, *steer.keys.shape))
-            steer = Steer(steer.heads, keys, jnp.broadcast_to(steer.uniform, (layers,)))
+            rows = steer.rows
+            if rows is not None:
+                rows = repeated(lax.dynamic_slice_in_dim(rows, first, queries, axis=1))
+            steer = Steer(steer.heads, repeated(steer.keys), repeated(steer.uniform), rows)
         return Edits(full(self.head_mask), steer, full(self.residual))
 
 

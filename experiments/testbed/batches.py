@@ -1,6 +1,6 @@
-"""Training batches: drawn strips, and the questions about each strip as slots that share one image prefix.
+"""Training batches: drawn pictures, and the questions about each as slots that share one image prefix.
 
-A slot is a question with its answer. All slots of a strip branch from the same prefix (up to `<|vision_end|>`), none sees
+A slot is a question with its answer. All slots of a picture branch from the same prefix (up to `<|vision_end|>`), none sees
 another, and the positions of each go on from the prefix: to the model a slot is a prompt of its own.
 """
 
@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 from flax import struct
 from jaxtyping import Bool, Int32
+from PIL import Image
 
-from experiments.testbed import wordings
-from experiments.testbed.draw import draw_strip
-from experiments.testbed.scenes import PANELS, Scene, draw_scenes
+from experiments.testbed.lessons import ATTRIBUTES, Lesson, Question, draw_lessons
+from experiments.testbed.scenes import PANELS
 from qwen3vl_jax import layout
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.images import ImageSettings, patchify
 from qwen3vl_jax.inputs import Array, Images, Prompt
+from qwen3vl_jax.layout import Grid
 
-SHORT, LONG = 38, 108  # tokens of the longest question slot and of the longest narration slot
+SHORT, LONG = 48, 108  # tokens of the longest short question and of the longest narration, with their answers
+CELLS = 24  # of the largest picture
+AROUND = 5  # tokens of the prefix that are not the picture's
 CAPTION = 7  # tokens of a caption
-LABEL = 5  # tokens of "Panel 3:" and of the line break before it
-PANEL_QUESTIONS = 4
 
 
 @struct.dataclass
@@ -33,33 +34,34 @@ class Slots:
     Attributes:
       targets: the token that follows each token.
       answer: True where that token belongs to the answer.
-      starts: rows that predict the first word of a caption.
+      sentences: of each sentence in the answer, the row that predicts its first word and the row behind the one that
+        predicts its full stop; 0, 0 where an answer has fewer.
     """
 
     prompt: Prompt
     targets: Int32[Array, "strip_slot seq"]
     answer: Bool[Array, "strip_slot seq"]
-    starts: Int32[Array, "strip_slot caption"]
+    sentences: Int32[Array, "strip_slot sentence 2"]
 
 
 @struct.dataclass
 class Batch:
-    """One training step's data.
+    """One training step's data; a strip is any picture.
 
     Attributes:
       prefix: image prefixes, one row a strip.
-      attributes: the five attributes of each panel's scene.
+      cells: the attributes each cell shows, -1 for those that it does not show.
       short, long: the question slots (six a strip) and the narration slots (one a strip).
-      hidden: image tokens that each strip hides from its slots.
+      hidden: tokens of the prefix that each strip hides from its slots.
       forgets: strips whose answers are given without a memory (see `objective`).
     """
 
     images: Images
     prefix: Prompt
-    attributes: Int32[Array, "strip panel 5"]
+    cells: Int32[Array, "strip cell 6"]
     short: Slots
     long: Slots
-    hidden: Bool[Array, "strip cell"]
+    hidden: Bool[Array, "strip prefix"]
     forgets: Bool[Array, "strip"]
 
 
@@ -72,46 +74,40 @@ class Maker:
     settings: ImageSettings
     strips: int
 
-    def batch(self, seed: int, step: int, *, hide: float, forget: float) -> Batch:
-        """`hide` and `forget`: shares of the strips that hide a random part of every panel, and that forget."""
+    def batch(self, seed: int, step: int, *, hide: float, forget: float, others: float) -> Batch:
+        """Shares of the strips: `hide` hide a random part of every panel, `forget` forget, `others` are no plain comics."""
         rng = np.random.default_rng([seed, step])
-        scenes = [draw_scenes(rng, split="train") for _ in range(self.strips)]
-        pictures = [patchify(_noisy(rng, draw_strip(strip, rng)), self.settings) for strip in scenes]
-        images = layout.batch_images(pictures, self.config)
-        prefix = self.prefix(pictures[0][1])
-        start = int(prefix.positions.max()) + 1
-        short = [question for strip in scenes for question in _questions(rng, strip)]
-        long = [_narration(rng, strip) for strip in scenes]
+        lessons = draw_lessons(rng, self.strips, others)
+        pictures = [patchify(_noisy(rng, lesson.image), self.settings) for lesson in lessons]
+        prefix = self.prefixes([grid for _, grid in pictures])
+        starts = np.max(prefix.positions, axis=(1, 2)) + 1
+        short = [question for lesson in lessons for question in lesson.short]
+        long = [lesson.long for lesson in lessons]
+        patches = CELLS * self.settings.merge_size**2
         return Batch(
-            images=images,
+            images=layout.batch_images(pictures, self.config, patches),
             prefix=prefix,
-            attributes=np.array([[_attributes(scene) for scene in strip] for strip in scenes], np.int32),
-            short=self.slots(short, SHORT, start),
-            long=self.slots(long, LONG, start),
-            hidden=_hidden(rng, self.strips, hide),
+            cells=np.stack([_padded(lesson.cells) for lesson in lessons]),
+            short=self.slots(short, SHORT, np.repeat(starts, len(short) // len(lessons))),
+            long=self.slots(long, LONG, starts),
+            hidden=np.stack([_hidden(rng, lesson, hide) for lesson in lessons]),
             forgets=rng.random(self.strips) < forget,
         )
 
-    def prefix(self, grid: tuple[int, int]) -> Prompt:
-        """Everything before the question, for every strip."""
-        cells = grid[0] * grid[1] // self.settings.merge_size**2
-        text = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * cells + "<|vision_end|>"
-        tokens = np.array(self.tokenizer.encode(text), np.int32)
-        cell = layout.image_cells(tokens, [0], [grid], cells, self.config)
-        offset = np.arange(self.strips, dtype=np.int32)[:, None] * cells
-        rows = np.tile(cell, (self.strips, 1))
-        return Prompt(
-            tokens=np.tile(tokens, (self.strips, 1)),
-            positions=np.tile(layout.rope_positions(tokens, [grid], self.config), (self.strips, 1, 1)),
-            valid=np.ones(rows.shape, bool),
-            image_cell=np.where(rows >= 0, rows + offset, -1).astype(np.int32),
-        )
+    def prefixes(self, grids: Sequence[Grid]) -> Prompt:
+        """Everything before the question, left-padded, for pictures of these sizes in patches."""
+        length = CELLS + AROUND
+        rows = [self._prefix(number, grid) for number, grid in enumerate(grids)]
+        tokens, positions, cells = (np.stack(column) for column in zip(*rows, strict=True))
+        valid = np.arange(length) >= length - np.array([len(self._text(grid)) for grid in grids])[:, None]
+        return Prompt(tokens, positions, valid, cells)
 
-    def slots(self, questions: Sequence[tuple[str, str]], length: int, start: int) -> Slots:
-        """Question-answer pairs as token rows of `length`, at positions from `start` on."""
+    def slots(self, questions: Sequence[Question], length: int, starts: Int32[np.ndarray, "slot"]) -> Slots:
+        """Question-answer pairs as token rows of `length`, each at the positions from its start on."""
         shape = (len(questions), length + 1)
         tokens, answer, filled = np.zeros(shape, np.int32), np.zeros(shape, bool), np.zeros(shape, bool)
-        starts = []
+        sentences = np.zeros((len(questions), PANELS, 2), np.int32)
+        marks = self.tokenizer.convert_tokens_to_ids([".", ":"])
         for row, (question, reply) in enumerate(questions):
             asked = self.tokenizer.encode(f"{question}<|im_end|>\n<|im_start|>assistant\n")
             said = self.tokenizer.encode(f"{reply}<|im_end|>")
@@ -119,55 +115,57 @@ class Maker:
             tokens[row, :end] = asked + said
             answer[row, len(asked) : end] = True
             filled[row, :end] = True
-            starts.append(_caption_starts(reply) + len(asked) - 1)
-        places = np.broadcast_to(
-            np.arange(start, start + length, dtype=np.int32)[None, :, None], (*shape[:1], length, 3)
+            found = _sentences(said, *marks) + len(asked) - 1
+            sentences[row, : len(found)] = found
+        places = starts[:, None] + np.arange(length, dtype=np.int32)
+        prompt = Prompt(tokens[:, :-1], np.repeat(places[:, :, None], 3, axis=2), filled[:, :-1])
+        return Slots(prompt, tokens[:, 1:], answer[:, 1:], sentences)
+
+    def _text(self, grid: Grid) -> list[int]:
+        cells = grid[0] * grid[1] // self.settings.merge_size**2
+        text = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * cells + "<|vision_end|>"
+        tokens: list[int] = self.tokenizer.encode(text)
+        return tokens
+
+    def _prefix(
+        self, number: int, grid: Grid
+    ) -> tuple[Int32[np.ndarray, "seq"], Int32[np.ndarray, "seq 3"], Int32[np.ndarray, "seq"]]:
+        tokens = np.array(self._text(grid), np.int32)
+        room = CELLS + AROUND - len(tokens)
+        cells = layout.image_cells(tokens, [number], [grid], CELLS, self.config)
+        positions = layout.rope_positions(tokens, [grid], self.config)
+        return (
+            np.pad(tokens, (room, 0)),
+            np.pad(positions, ((room, 0), (0, 0))),
+            np.pad(cells, (room, 0), constant_values=-1),
         )
-        prompt = Prompt(tokens[:, :-1], np.ascontiguousarray(places), filled[:, :-1])
-        return Slots(prompt, tokens[:, 1:], answer[:, 1:], np.array(starts, np.int32))
 
 
-def _questions(rng: np.random.Generator, scenes: Sequence[Scene]) -> list[tuple[str, str]]:
-    panels = rng.permutation(PANELS)[:PANEL_QUESTIONS]
-    asked = [wordings.panel_question(rng, scenes, int(panel)) for panel in panels]
-    # "This panel" means the first one half of the time: a clear default, and yet no certainty.
-    this = 0 if rng.random() < 0.5 else int(rng.integers(1, PANELS))
-    return [
-        *asked,
-        wordings.this_panel_question(rng, scenes, this),
-        wordings.strip_question(rng, scenes, int(rng.integers(PANELS))),
-    ]
+def _sentences(said: Sequence[int], stop: int, colon: int) -> Int32[np.ndarray, "sentence 2"]:
+    """Where each sentence of an answer begins (behind the colon of its label if it has one) and ends, in its tokens."""
+    marks = [-1, *(place for place, token in enumerate(said) if token in (stop, colon))]
+    ends = [number for number, place in enumerate(marks) if place >= 0 and said[place] == stop]
+    return np.array([(marks[number - 1] + 1, marks[number] + 1) for number in ends], np.int32).reshape(-1, 2)
 
 
-def _narration(rng: np.random.Generator, scenes: Sequence[Scene]) -> tuple[str, str]:
-    kind, forward = rng.random(), np.arange(PANELS)
-    if kind < 0.35:
-        return wordings.numbered_narration(rng, scenes, forward)
-    if kind < 0.5:
-        return wordings.numbered_narration(rng, scenes, forward[::-1])
-    # Without numbers half of the narrations follow an order that nothing tells: where the model looks is then up to it.
-    return wordings.free_narration(rng, scenes, forward if kind < 0.75 else rng.permutation(PANELS))
+def _padded(cells: Int32[np.ndarray, "cell 6"]) -> Int32[np.ndarray, "room 6"]:
+    padded = np.full((CELLS, len(ATTRIBUTES)), -1, np.int32)
+    padded[: len(cells)] = cells
+    return padded
 
 
-def _caption_starts(reply: str) -> Int32[np.ndarray, "caption"]:
-    """Offsets, in tokens of the reply, of the first word of each caption."""
-    count, label = reply.count("."), LABEL * reply.startswith("Panel")
-    return (label and label - 1) + (CAPTION + label) * np.arange(count, dtype=np.int32)
-
-
-def _attributes(scene: Scene) -> tuple[int, ...]:
-    return (scene.subject_colour, scene.subject, scene.relation, scene.object_colour, scene.object)
-
-
-def _noisy(rng: np.random.Generator, strip: Any) -> np.ndarray:
-    pixels = np.asarray(strip, np.float32)
+def _noisy(rng: np.random.Generator, picture: Image.Image) -> np.ndarray:
+    pixels = np.asarray(picture, np.float32)
     return np.clip(pixels + 6.4 * rng.standard_normal(pixels.shape, np.float32), 0, 255).astype(np.uint8)
 
 
-def _hidden(rng: np.random.Generator, strips: int, hide: float) -> Bool[np.ndarray, "strip cell"]:
-    """For some strips, a random subset of every panel's four cells, never all of them (two rows of twelve cells)."""
-    hidden = rng.random((strips, PANELS, 4)) < rng.random((strips, PANELS, 1))
-    hidden &= (rng.random(strips) < hide)[:, None, None]
-    kept = rng.integers(4, size=(strips, PANELS))
-    np.put_along_axis(hidden, kept[..., None], False, axis=2)
-    return hidden.reshape(strips, PANELS, 2, 2).transpose(0, 2, 1, 3).reshape(strips, -1)
+def _hidden(rng: np.random.Generator, lesson: Lesson, hide: float) -> Bool[np.ndarray, "prefix"]:
+    """In the prefix of some comics, a random subset of every panel's cells (two rows of two), never all of them."""
+    row = np.zeros(CELLS + AROUND, bool)
+    if rng.random() < hide and lesson.panels:
+        count = lesson.panels
+        hidden = rng.random((count, 4)) < rng.random((count, 1))
+        hidden[np.arange(count), rng.integers(4, size=count)] = False
+        cells = hidden.reshape(count, 2, 2).transpose(1, 0, 2).ravel()
+        row[-1 - cells.size : -1] = cells
+    return row

@@ -101,9 +101,9 @@ def draw_panel(scene: Scene, rng: np.random.Generator) -> Image.Image:
         OBJECTS[scene.object],
         (layout.object[0] + apart - x, layout.object[1]),
         (-width if turn_object else width, height),
-        _jittered(COLOURS[scene.object_colour], rng),
+        jittered(COLOURS[scene.object_colour], rng),
     )
-    pen.shape(SUBJECTS[scene.subject], layout.subject, SUBJECT_HALF, _jittered(COLOURS[scene.subject_colour], rng))
+    pen.shape(SUBJECTS[scene.subject], layout.subject, SUBJECT_HALF, jittered(COLOURS[scene.subject_colour], rng))
     return image.reduce(SCALE)
 
 
@@ -133,7 +133,7 @@ def _backdrop(rng: np.random.Generator) -> Image.Image:
     return image
 
 
-def _jittered(name: str, rng: np.random.Generator) -> Colour:
+def jittered(name: str, rng: np.random.Generator) -> Colour:
     """The named colour with each channel moved by at most `COLOUR_JITTER` levels, within a byte."""
     red, green, blue = rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, size=3).tolist()
     base = RGB[name]

@@ -6,16 +6,14 @@ only; what is shipped is the model alone.
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from einops import rearrange
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float
 
 from experiments.testbed.batches import Batch, Slots
-from experiments.testbed.scenes import SIZES
+from experiments.testbed.lessons import ATTRIBUTES
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Taps
@@ -33,7 +31,7 @@ class Trainee(nnx.Module):
         self.model = Qwen3VL(config, rngs)
         axes = {
             "embed": config.text.hidden_size,
-            "attribute": sum(SIZES),
+            "attribute": sum(ATTRIBUTES),
             "ahead": PREVIEW,
             "out": config.text.hidden_size,
         }
@@ -61,11 +59,11 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
     """The training loss and its parts."""
     model = trainee.model
     vision = model.encode(batch.images)
-    strips, length = batch.prefix.tokens.shape
+    length = batch.prefix.tokens.shape[1]
     image = jnp.asarray(batch.prefix.image_cell) >= 0
     taps = Taps(jnp.full((1, 1), length - 1, jnp.int32), _group(image, 0))
     prefix = model(batch.prefix, vision, taps=taps)
-    cache = replace(prefix.cache, valid=prefix.cache.valid & ~_hidden_slots(batch, image))
+    cache = replace(prefix.cache, valid=prefix.cache.valid & ~jnp.asarray(batch.hidden))
     assert prefix.readings is not None
     mass_at_end = jnp.mean(prefix.readings.mass, axis=(1, 2, 4))
     parts, masses = [], []
@@ -78,7 +76,7 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
     report = {
         "answer": answer / answers,
         "preview": preview / previews,
-        "see": _see_loss(trainee, vision.embeds, batch, strips),
+        "see": _see_loss(trainee, vision.embeds, batch),
         "economy": price(0.7 * answering + 0.15 * asking + 0.15 * mass_at_end),
     }
     total = report["answer"] + weights.see * report["see"] + weights.preview * report["preview"]
@@ -122,24 +120,25 @@ def _answer_loss(model: Qwen3VL, slots: Slots, output: Output) -> tuple[Float[Ar
 
 
 def _preview_loss(trainee: Trainee, slots: Slots, output: Output) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """From the row that predicts a caption's first word, also predict its next five."""
-    at_start = jnp.take_along_axis(output.hidden, slots.starts[:, :, None], axis=1)
-    ahead = slots.starts[:, :, None] + jnp.arange(1, PREVIEW + 1)[None, None, :]
+    """From the row that predicts a sentence's first word, also predict its next five."""
+    first, end = slots.sentences[:, :, 0], slots.sentences[:, :, 1]
+    at_start = jnp.take_along_axis(output.hidden, first[:, :, None], axis=1)
+    ahead = first[:, :, None] + jnp.arange(1, PREVIEW + 1)[None, None, :]
     words = jnp.take_along_axis(slots.targets[:, None, :], ahead, axis=2)
+    said = ahead < end[:, :, None]
     logits = trainee.model.logits(trainee.preview(at_start))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, words)
-    return jnp.sum(losses), jnp.full((), losses.size, jnp.float32)
+    return jnp.sum(losses, where=said), jnp.sum(said, dtype=jnp.float32)
 
 
-def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch, strips: int) -> Float[Array, ""]:
-    """Every image token alone must tell the five attributes of its panel."""
-    logits = rearrange(trainee.see(embeds), "(s r p c) a -> s r c p a", s=strips, r=2, c=2)
-    split = jnp.split(logits, np.cumsum(SIZES)[:-1], axis=-1)
-    labels = jnp.broadcast_to(batch.attributes[:, None, None], (*logits.shape[:-1], len(SIZES)))
-    losses = [
-        jnp.mean(optax.softmax_cross_entropy_with_integer_labels(part, labels[..., number]))
-        for number, part in enumerate(split)
-    ]
+def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch) -> Float[Array, ""]:
+    """Every image token alone must tell the attributes that it shows: the five of its panel, or what stands there."""
+    logits = trainee.see(embeds).reshape(*batch.cells.shape[:2], -1)
+    losses = []
+    for number, part in enumerate(jnp.split(logits, np.cumsum(ATTRIBUTES)[:-1], axis=-1)):
+        label = jnp.asarray(batch.cells[:, :, number])
+        loss = optax.softmax_cross_entropy_with_integer_labels(part, jnp.maximum(label, 0))
+        losses.append(jnp.sum(loss, where=label >= 0) / jnp.maximum(jnp.sum(label >= 0), 1))
     return sum(losses, jnp.zeros(())) / len(losses)
 
 
@@ -157,8 +156,3 @@ def _masses(
 
 def _group(image: Bool[Array, "strip prefix"], room: int) -> Float[Array, "strip 1 key"]:
     return jnp.pad(image.astype(jnp.float32), ((0, 0), (0, room)))[:, None, :]
-
-
-def _hidden_slots(batch: Batch, image: Bool[Array, "strip prefix"]) -> Bool[Array, "strip prefix"]:
-    first = jnp.argmax(image[0])
-    return jax.lax.dynamic_update_slice(jnp.zeros(image.shape, bool), jnp.asarray(batch.hidden), (0, first))

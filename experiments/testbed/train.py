@@ -44,6 +44,7 @@ class Stage:
       preview, peak: see `objective.Weights`.
       forget: share of strips that forget (see `objective`).
       price: of looking, when it is full.
+      others: share of the pictures that are no plain comics (see `lessons`).
     """
 
     steps: int
@@ -55,6 +56,7 @@ class Stage:
     peak: float = 0.0
     forget: float = 0.0
     price: float = 0.003
+    others: float = 0.0
 
     def economy(self, step: int) -> float:
         start, full = (share * self.steps for share in self.ramp)
@@ -67,6 +69,18 @@ STAGES = (
     Stage(steps=700, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0)),
     Stage(steps=700, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0), preview=0.1, peak=1.0, forget=0.8),
     Stage(steps=500, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.2), preview=0.1, peak=1.0, forget=0.8, price=0.012),
+    Stage(
+        steps=900,
+        rate=1.2e-3,
+        warmup=40,
+        hide=0.5,
+        ramp=(0.0, 0.0),
+        preview=0.1,
+        peak=1.0,
+        forget=0.8,
+        price=0.012,
+        others=0.5,
+    ),
 )
 TOTAL = sum(stage.steps for stage in STAGES)
 
@@ -180,7 +194,7 @@ def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
 
         def make(step: int) -> Future[Batch]:
             stage, _ = settings_at(step)
-            return pool.submit(maker.batch, SEED, step, hide=stage.hide, forget=stage.forget)
+            return pool.submit(maker.batch, SEED, step, hide=stage.hide, forget=stage.forget, others=stage.others)
 
         coming = make(start)
         for step in range(start, TOTAL):

@@ -15,7 +15,15 @@ from transformers import AddedToken, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from experiments.testbed.scenes import COLOURS, OBJECTS, RELATIONS, SUBJECTS
-from experiments.testbed.wordings import ALL_WORDINGS, ORDINAL_WORDS, ORDINALS
+from experiments.testbed.wordings import (
+    ABOUT_COMICS,
+    ABOUT_THINGS,
+    ORDER_PREFIX,
+    ORDINAL_WORDS,
+    ORDINALS,
+    REVERSE_PREFIX,
+    prefixed,
+)
 
 # The 26 tokens of Qwen's ids 151643 to 151668, in that order. Those of the second group are text to the decoder: they
 # show even when special tokens are skipped.
@@ -142,9 +150,13 @@ def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 def _language() -> list[str]:
     """Texts that hold every word in every position it can take. A caption opens an answer or follows a space."""
-    templates = [template for wordings in ALL_WORDINGS for template in wordings.paper + wordings.paraphrases]
+    templates = [
+        template for wordings in ABOUT_COMICS + ABOUT_THINGS for template in wordings.paper + wordings.paraphrases
+    ]
+    templates += [prefixed(ORDER_PREFIX, template) for template in templates] + [REVERSE_PREFIX]
+    places = {name: 1 for name in ("number", "left", "top", "right", "bottom")}
     questions = [
-        template.format(ordinal=ordinal, word=word, number=1, order="1, 2")
+        template.format(ordinal=ordinal, word=word, order="1, 2", colour="red", **places)
         for template in templates
         for ordinal, word in zip(ORDINALS, ORDINAL_WORDS, strict=True)
     ]

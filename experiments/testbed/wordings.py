@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from experiments.testbed.scenes import PANELS, Scene
+from experiments.testbed.scenes import Scene
 
 ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th")
 ORDINAL_WORDS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -163,10 +163,90 @@ FREE_ORDER = Wordings(
     ),
 )
 
-ALL_WORDINGS = (PANEL, THIS_PANEL, STRIP, READING_ORDER, REVERSE_ORDER, GIVEN_ORDER, FREE_ORDER)
+# Another reading order is asked for by a prefix to the question; panels are then counted in that order.
+REVERSE_PREFIX = "Read the comic in reverse, "
+ORDER_PREFIX = "Read the panels in the order {order}, "
+REVERSE_NARRATION = "Read the comic in reverse, and describe what happens in each panel, in order."
+
+REVERSED = Wordings(
+    (REVERSE_NARRATION,),
+    (
+        "Read the comic in reverse, and describe each panel in one brief sentence.",
+        "Read the comic in reverse, and please describe the panels one by one.",
+        "Read the comic in reverse, and tell me what happens, one sentence per panel.",
+    ),
+)
+
+COUNTED = Wordings(
+    (),
+    (
+        "What is happening in the {ordinal} panel?",
+        "What is happening in the {word} panel?",
+        "What happens in the {ordinal} panel? Answer briefly.",
+        "Describe the {ordinal} panel.",
+    ),
+)
+
+LETTER = "What is the letter on the {ordinal} panel? Answer with one letter."
+LETTERS = Wordings(
+    (LETTER,),
+    (
+        "What is the letter on the {ordinal} panel?",
+        "What is the letter on the {word} panel? Answer with one letter.",
+        "What letter is on the {ordinal} panel?",
+        "Which letter does the {word} panel show?",
+    ),
+)
+
+BOX = (
+    "What is the main object in the box from column {left}, row {top} to column {right}, row {bottom}? "
+    "Answer in a few words."
+)
+BOXED = Wordings(
+    (BOX,),
+    (
+        "What is the main object in the box from column {left}, row {top} to column {right}, row {bottom}?",
+        "What is in the box from column {left}, row {top} to column {right}, row {bottom}?",
+    ),
+)
+
+PART = Wordings(
+    (PART_OBJECT,),
+    (
+        "What is the main object in this part of the image?",
+        "What is the main object here? Answer in a few words.",
+        "What object is in this part of the image?",
+        "What is in this part of the image?",
+    ),
+)
+
+COLOURED = Wordings((), ("What is the {colour} object?", "What is the {colour} object? Answer in a few words."))
+LARGEST = "What is the largest object?"
+SMALLEST = "What is the smallest object?"
+LISTED = Wordings((NOTEBOOK_OBJECTS,), ("List the objects in this image from left to right.",))
+
+TRAITS = Wordings((), (LARGEST, SMALLEST))
+ABOUT_COMICS = (
+    PANEL,
+    THIS_PANEL,
+    STRIP,
+    READING_ORDER,
+    REVERSE_ORDER,
+    GIVEN_ORDER,
+    FREE_ORDER,
+    REVERSED,
+    COUNTED,
+    LETTERS,
+)
+ABOUT_THINGS = (BOXED, PART, COLOURED, TRAITS, LISTED)
 
 Panel = int | np.integer
 Order = Sequence[int] | Int[np.ndarray, "line"]
+
+
+def prefixed(prefix: str, question: str) -> str:
+    """The question behind a prefix that opens the sentence."""
+    return prefix + question[0].lower() + question[1:]
 
 
 def fill(template: str, panel: Panel) -> str:
@@ -219,9 +299,33 @@ def free_narration(
     return FREE_ORDER.draw(rng, verbatim), " ".join(scenes[int(panel)].caption for panel in order)
 
 
+def reversed_narration(
+    rng: np.random.Generator, scenes: Sequence[Scene], verbatim: float = VERBATIM
+) -> tuple[str, str]:
+    """Request to read in reverse, and the captions from right to left joined by single spaces."""
+    return REVERSED.draw(rng, verbatim), " ".join(scene.caption for scene in reversed(scenes))
+
+
+def counted_question(
+    rng: np.random.Generator, wordings: Wordings, answers: Sequence[str], order: Order | None
+) -> tuple[str, str]:
+    """One of `wordings` (`COUNTED` or `LETTERS`) about a panel counted in reading order, in reverse or in another order.
+
+    `answers` belong to the panels from left to right. An `order` (panels from 0) other than the reverse is spelled out.
+    """
+    place = int(rng.integers(len(answers)))
+    question = fill(wordings.draw(rng, VERBATIM), place)
+    if order is None:
+        return question, answers[place]
+    panels = [int(panel) for panel in order]
+    backwards = panels == list(reversed(range(len(panels))))
+    prefix = REVERSE_PREFIX if backwards else ORDER_PREFIX.format(order=", ".join(str(panel + 1) for panel in panels))
+    return prefixed(prefix, question), answers[panels[place]]
+
+
 def _ordered_wordings(panels: list[int]) -> Wordings:
-    if panels == list(range(PANELS)):
+    if panels == sorted(panels):
         return READING_ORDER
-    if panels == list(reversed(range(PANELS))):
+    if panels == sorted(panels, reverse=True):
         return REVERSE_ORDER
     return GIVEN_ORDER

@@ -1,12 +1,13 @@
 """`heads`: the file and its errors, the mask, the controls."""
 
+import hashlib
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from gaze.heads import HeadSet, all_heads, random_heads
+from gaze.heads import HeadSet, all_heads, code_control, paper_control, random_heads
 from qwen3vl_jax.errors import InputError
 
 RANKED = HeadSet(((3, 1), (0, 2), (3, 0)), (0.5, 0.25, 0.125), "gaze", "org/model", "abc", {"strips": 20, "seed": 1})
@@ -115,3 +116,75 @@ def test_random_heads_take_from_the_nearest_layers_what_a_layer_lacks():
     assert Counter(layer for layer, _ in drawn.heads) == {0: 1, 1: 1, 2: 1, 3: 1}
     with pytest.raises(InputError, match="only 2 heads are left"):
         random_heads(np.random.default_rng(0), like, like.heads, (3, 2))
+
+
+def test_fingerprint_is_that_of_the_set_alone():
+    want = hashlib.sha256(b"0.2,3.0,3.1").hexdigest()[:12]
+    assert RANKED.fingerprint == HeadSet(((3, 0), (3, 1), (0, 2))).fingerprint == want
+    assert HeadSet(((3, 0), (3, 1), (0, 3))).fingerprint != want
+    assert HeadSet(((1, 11),)).fingerprint != HeadSet(((11, 1),)).fingerprint
+
+
+def test_heads_are_counted_per_layer():
+    assert RANKED.per_layer(5, 3).tolist() == [1, 0, 0, 2, 0]
+    with pytest.raises(InputError, match="the model has no head"):
+        RANKED.per_layer(3, 3)
+
+
+@pytest.mark.parametrize(("layers", "first"), [(36, 20), (28, 16), (64, 36), (6, 4), (2, 1), (1, 0)])
+def test_the_papers_control_comes_from_the_upper_layers(layers, first):
+    like = HeadSet(((layers - 1, 1), (layers - 1, 2)), model="org/model")
+    draws = [paper_control(np.random.default_rng(seed), like, like.heads, (layers, 8)) for seed in range(60)]
+    drawn = {head for draw in draws for head in draw.heads}
+    assert {layer for layer, _ in drawn} == set(range(first, layers))
+    assert not drawn & set(like.heads)
+    assert {len(draw) for draw in draws} == {2}
+    assert draws[0].settings == {
+        "control": "paper",
+        "layers": [first, layers - 1],
+        "asked": 2,
+        "pool": 8 * (layers - first) - 2,
+    }
+
+
+def test_the_papers_control_is_uniform_over_its_heads():
+    like = HeadSet(((0, 0), (0, 1)))
+    counts = Counter(
+        head for seed in range(600) for head in paper_control(np.random.default_rng(seed), like, (), (9, 3)).heads
+    )
+    assert len(counts) == 12
+    assert 70 < min(counts.values()) < max(counts.values()) < 135  # 100 each on average
+
+
+def test_a_small_pool_gives_what_it_has_and_says_so():
+    like = HeadSet(tuple((0, head) for head in range(5)))
+    drawn = paper_control(np.random.default_rng(0), like, (), (2, 4))
+    assert drawn.heads == ((1, 0), (1, 1), (1, 2), (1, 3))
+    assert (drawn.settings["asked"], drawn.settings["pool"]) == (5, 4)
+
+
+@pytest.mark.parametrize(("shape", "pool"), [((36, 32), 58), ((28, 16), 23)])
+def test_the_scripts_control_is_the_lowest_5_percent(shape, pool):
+    rng = np.random.default_rng(0)
+    order = rng.permutation(shape[0] * shape[1])
+    heads = tuple((int(n) // shape[1], int(n) % shape[1]) for n in order)
+    ranking = HeadSet(heads, tuple(np.linspace(1, 0, len(heads)).tolist()))
+    few, many = code_control(ranking, 10, seed=42), code_control(ranking, 100, seed=42)
+    assert set(many.heads) == set(heads[-pool:])
+    assert many.settings == {"control": "code", "seed": 42, "asked": 100, "pool": pool}
+    assert len(few) == 10
+    assert set(few.heads) < set(many.heads)
+    assert code_control(ranking, 10, seed=42) == few != code_control(ranking, 10, seed=43)
+
+
+def test_a_control_without_heads_is_an_error():
+    like = HeadSet(((1, 0),))
+    with pytest.raises(InputError, match="no head is left"):
+        paper_control(np.random.default_rng(0), like, like.heads, (2, 1))
+
+
+def test_the_scripts_control_needs_scores_and_other_heads():
+    with pytest.raises(InputError, match="without scores"):
+        code_control(HeadSet(((0, 0), (0, 1))), 1, seed=0)
+    with pytest.raises(InputError, match="no head is left"):
+        code_control(RANKED, 3, seed=0)

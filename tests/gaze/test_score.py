@@ -8,10 +8,12 @@ import torch
 
 from gaze.regions import panel_cells, region_keys
 from gaze.score import (
+    CREDITS,
     by_content,
     gaze_score,
     lift,
     panel_attention,
+    per_strip,
     position_and_content,
     rank,
     routing_accuracy,
@@ -153,6 +155,39 @@ def test_a_head_that_sees_nothing_scores_0_everywhere():
     dark = np.zeros((2, 3, 1, 1, 3), np.float32)
     for score in (gaze_score, selectivity, lift, routing_accuracy):
         assert score(dark).item() == 0
+
+
+def test_even_mass_scores_m_over_6_raw_but_nothing_else():
+    even = np.full((3, 6, 1, 1, 6), 0.6 / 6, np.float32)
+    scores = [score(even).item() for score in (gaze_score, selectivity, lift, routing_accuracy)]
+    np.testing.assert_allclose(scores, [0.1, 1 / 6, 0, 0], atol=1e-7)
+
+
+def test_a_planted_head_scores_best_everywhere(mass):
+    mass[:, :, 1, 0] = 0.01 + 0.5 * np.eye(4)
+    for score in (gaze_score, selectivity, lift, routing_accuracy):
+        assert rank(score(mass))[0][:2] == (1, 0)
+    scores = [score(mass)[1, 0] for score in (gaze_score, selectivity, lift, routing_accuracy)]
+    np.testing.assert_allclose(scores, [0.51, 0.51 / 0.54, 0.5, 1], rtol=1e-5)
+
+
+def test_scores_are_means_of_credits_over_strips_and_panels(mass):
+    for name, score in zip(CREDITS, (gaze_score, selectivity, lift, routing_accuracy), strict=True):
+        each = per_strip(mass, CREDITS[name])
+        assert each.shape == (5, 2, 3)
+        np.testing.assert_allclose(each[3], score(mass[3:4]))
+        np.testing.assert_allclose(each.mean(axis=0), score(mass))
+
+
+def test_half_precision_on_disk_costs_no_more_than_its_rounding(mass):
+    for score in (gaze_score, selectivity, lift):
+        np.testing.assert_allclose(score(mass.astype(np.float16)), score(mass), atol=1e-4)
+        assert score(mass.astype(np.float16)).dtype == np.float64
+
+
+def test_a_tie_is_a_miss():
+    tied = np.array([[0.3, 0.3], [0.1, 0.4]], np.float32)[None, :, None, None]
+    assert routing_accuracy(tied).item() == 0.5
 
 
 def test_rank_is_stable():

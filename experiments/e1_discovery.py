@@ -1,0 +1,389 @@
+"""Experiment 1, discovery: which heads look at the panel that the prompt asks about (arXiv 2606.14703, section 2).
+
+Keeps the whole tensor [strip, question, layer, head, panel], so that every score, null and interval comes from it later,
+without the model; and chooses how many heads to steer on strips of their own.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.lab import Condition, Lab, progress
+from experiments.records import write_json
+from experiments.runner import script
+from experiments.sources import Purpose
+from experiments.study import every_panel
+from experiments.summaries import measured
+from experiments.telling import line, percent
+from experiments.testbed.wordings import DISCOVERY, ORDINALS, STATIC, fill
+from gaze import answers as asking
+from gaze import figures, plots_heads
+from gaze.baselines import Elbow, ImageAttention, image_attention, image_heads, localization_heads
+from gaze.book import Chapter, Compared, Plot, Table
+from gaze.compose import permuted
+from gaze.heads import HeadSet
+from gaze.nulls import (
+    Null,
+    permuted_panels,
+    relabelled_questions,
+    score_interval,
+    shuffled_questions,
+    split_half,
+)
+from gaze.plots import sweep as sweep_plot
+from gaze.score import CREDITS, Mass, Scores, per_strip, position_and_content, rank
+from gaze.strips import Strip
+from qwen3vl_jax.errors import InputError
+
+NUMBER, NAME, TITLE = 1, "e1_discovery", "Which heads look at the panel that is asked about?"
+
+COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 50, 75, 100, 125, 150, 200, 300, 500, 1000)
+"""Numbers of heads that are tried: the paper's sweeps, with more at the low end."""
+STRIPS = 10
+"""Strips that are looked at, and saved, at once."""
+SHOWN = 10
+"""Heads in tables."""
+NULL_DRAWS = 1000
+ELBOWS: tuple[Elbow, ...] = ("index", "value")
+NULLS = {
+    "shuffled questions": shuffled_questions,
+    "permuted panels": permuted_panels,
+    "relabelled questions": relabelled_questions,
+}
+BASELINES = ("image", "localization-index", "localization-value")
+
+
+def collect(lab: Lab) -> None:
+    strips = lab.pictures("discovery")
+    attend(lab, "attention", strips)
+    orders = shuffles(lab, len(strips))
+    attend(lab, "shuffled", [permuted(strip, order.tolist()) for strip, order in zip(strips, orders, strict=True)])
+    rankings = {name: ranking(lab, scores(lab, name), name) for name in CREDITS}
+    looked = looking(lab)
+    rankings["image"] = image_heads(looked)
+    for elbow in ELBOWS:
+        rankings[f"localization-{elbow}"] = localization_heads(looked, elbow)
+    for name, heads in rankings.items():
+        heads.save(ranking_file(lab, name))
+    rankings["gaze"].save(lab.folder / "ranking.json")
+    rankings["gaze"].save_ranking(lab.folder / "gaze_head_ranking.json")
+    choose(lab)
+
+
+def attend(lab: Lab, name: str, strips: Sequence[Strip]) -> None:
+    """Saves the attention of every head under the six questions, and how it looks at the picture as a whole."""
+    questions = [fill(DISCOVERY, panel) for panel in range(len(ORDINALS))]
+    place = lab.place(NAME)
+    starts = range(0, len(strips), STRIPS)
+    with progress(name, len(starts)) as done:
+        for start in starts:
+            some = strips[start : start + STRIPS]
+            lab.saved(
+                place / name / f"{start:05}.npz", partial(_attention, lab, some, questions, min(STRIPS, len(strips)))
+            )
+            done(1)
+
+
+def mass(lab: Lab, name: str = "attention") -> Mass:
+    """The tensor [strip, question, layer, head, panel] of a run in float32; kept in float16."""
+    return _joined(lab, name, "mass").astype(np.float32)
+
+
+def scores(lab: Lab, name: str) -> Scores:
+    """The score of every head by one of the names in `gaze.score.CREDITS`."""
+    found: Scores = by_strip(lab, name).mean(axis=0)
+    return found
+
+
+def by_strip(lab: Lab, name: str) -> np.ndarray:
+    """The same for every strip by itself: [strip, layer, heads]."""
+    return _joined(lab, "attention", "gaze") if name == "gaze" else per_strip(mass(lab), CREDITS[name])
+
+
+def looking(lab: Lab) -> ImageAttention:
+    """How every head looks at the picture, whatever is asked."""
+    return ImageAttention(_joined(lab, "attention", "image"), _joined(lab, "attention", "entropy"))
+
+
+def ranking(lab: Lab, scores: np.ndarray, score: str) -> HeadSet:
+    """Every head, best score first."""
+    rows = rank(scores)
+    return HeadSet(
+        tuple((layer, head) for layer, head, _ in rows),
+        tuple(score for _, _, score in rows),
+        score,
+        lab.settings.model,
+        lab.revision,
+        {
+            "question": DISCOVERY,
+            "strips": lab.settings.discovery,
+            "source": lab.settings.strips,
+            "seed": lab.settings.seed,
+        },
+    )
+
+
+def ranking_file(lab: Lab, name: str) -> Path:
+    """Where all heads stand by one of the scores, or by one of `BASELINES`."""
+    return lab.place(NAME) / "rankings" / f"{name}.json"
+
+
+def shuffles(lab: Lab, count: int) -> np.ndarray:
+    """For each strip an order of its panels."""
+    rng = np.random.default_rng([lab.settings.seed, 4])
+    return np.stack([rng.permutation(len(ORDINALS)) for _ in range(count)])
+
+
+def sweep(lab: Lab, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) -> list[dict[str, Any]]:
+    """The static question steered to every panel with each head set; one row of numbers per set."""
+    strips = lab.pictures(purpose)
+    conditions = [
+        Condition(title, STATIC, lab.settings.static, every_panel(strips), heads) for title, heads in head_sets.items()
+    ]
+    rows = lab.judged(strips, lab.generate(name, strips, conditions))
+    by_name = {title: [row for row in rows if row["condition"] == title] for title in head_sets}
+    return [
+        {"name": title, "k": len(heads), **measured(by_name[title], lab.settings.seed)}
+        for title, heads in head_sets.items()
+    ]
+
+
+def choose(lab: Lab) -> None:
+    """Writes the head set that all experiments steer, and the curve that it was chosen by."""
+    found, given = lab.ranking(), lab.settings
+    if given.heads is not None:
+        heads, curve = HeadSet.load(given.heads, given.k), []
+    elif given.k is not None:
+        heads, curve = found.top(given.k), []
+    else:
+        # More than half of all heads could not be compared with as many others.
+        counts = [count for count in COUNTS if 2 * count <= len(found)]
+        curve = sweep(lab, "selection", f"{NAME}/selection", {f"top {count}": found.top(count) for count in counts})
+        heads = found.top(max(curve, key=lambda point: (point["accuracy"], -point["k"]))["k"])
+    heads.save(lab.folder / "heads.json")
+    write_json(lab.place(NAME) / "selection.json", curve)
+
+
+def sum_up(lab: Lab) -> dict[str, Any]:
+    seed, heads, attention = lab.settings.seed, lab.heads(), mass(lab)
+    found = {name: by_strip(lab, name) for name in CREDITS}
+    best = {name: ranking(lab, strips.mean(axis=0), name).heads[: len(heads)] for name, strips in found.items()}
+    return {
+        **lab.provenance(DISCOVERY, heads),
+        "strips": len(attention),
+        "shared": lab.source.shared,
+        "skipped": [list(entry) for entry in lab.source.skipped],
+        "chosen": [list(head) for head in heads.heads],
+        "top": _top(lab, found),
+        "scores": {
+            name: {
+                "stability": asdict(split_half(strips, len(heads), seed)),
+                "shared_with_gaze": len({*best[name]} & {*best["gaze"]}),
+                **_null(shuffled_questions(attention, CREDITS[name], seed, NULL_DRAWS), len(heads)),
+            }
+            for name, strips in found.items()
+        },
+        "nulls": {
+            name: _null(test(attention, CREDITS["gaze"], seed, NULL_DRAWS), len(heads)) for name, test in NULLS.items()
+        },
+        "baselines": {
+            name: len({*HeadSet.load(ranking_file(lab, name)).heads[: len(heads)]} & {*best["gaze"]})
+            for name in BASELINES
+        },
+        "curve": json.loads((lab.place(NAME) / "selection.json").read_text(encoding="utf-8")),
+    }
+
+
+def _top(lab: Lab, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The best heads: their scores, and whether they look at a place or at what used to be there."""
+    low, high = score_interval(found["gaze"], lab.settings.seed)
+    moved = mass(lab, "shuffled")
+    place, content = position_and_content(moved, shuffles(lab, len(moved)))
+    return [
+        {
+            "layer": layer,
+            "head": head,
+            **{name: float(values[:, layer, head].mean()) for name, values in found.items()},
+            "interval": [float(low[layer, head]), float(high[layer, head])],
+            "at_place": float(place[layer, head]),
+            "at_content": float(content[layer, head]),
+        }
+        for layer, head in lab.ranking().heads[:SHOWN]
+    ]
+
+
+def _null(null: Null, count: int) -> dict[str, Any]:
+    contrast = null.contrast(count)
+    return {
+        "real": contrast.real,
+        "null": contrast.same_heads,
+        "null_best": contrast.own_heads,
+        "ratio": contrast.ratio,
+        "p_any": null.p_any(),
+        "above": int(null.above().sum()),
+    }
+
+
+def _attention(lab: Lab, strips: Sequence[Strip], questions: Sequence[str], batch: int) -> dict[str, np.ndarray]:
+    """What is saved of some strips."""
+    model, processor = lab.model, lab.processor
+    found = asking.discover(model, processor, strips, questions, batch=batch)
+    whole = image_attention(model, processor, strips, questions, batch=batch)
+    exact = per_strip(found, CREDITS["gaze"])  # ranks must not depend on what half precision rounds away
+    return {"mass": found.astype(np.float16), "gaze": exact, "image": whole.mass, "entropy": whole.entropy}
+
+
+def _joined(lab: Lab, name: str, part: str) -> np.ndarray:
+    files = sorted((lab.place(NAME) / name).glob("*.npz"))
+    if not files:
+        raise InputError(f"{lab.folder} has no attention yet: run experiment 1, discovery, in it first")
+    return np.concatenate([np.load(file)[part] for file in files])
+
+
+def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
+    chosen = [(layer, head) for layer, head in results["chosen"]]
+    found, best = scores(lab, "gaze"), results["top"][0]
+    matrices = mass(lab).mean(axis=0)
+    top = [(row["layer"], row["head"], row["gaze"]) for row in results["top"][:8]]
+    raw, null = results["scores"]["gaze"], results["nulls"]
+    stability = raw["stability"]
+    plots = [
+        Plot(
+            "scores",
+            plots_heads.score_map(found, chosen),
+            "Gaze score of every head; the chosen ones are outlined.",
+            "Fig. 2",
+        ),
+        Plot(
+            "matrices",
+            figures.panel_matrices(np.stack([matrices[:, layer, head] for layer, head, _ in top]), top, chosen),
+            "Attention of the best heads: the panel that is asked about by the panel that is looked at.",
+        ),
+        Plot(
+            "depth",
+            plots_heads.depth_profile(found, chosen),
+            "Scores by layer: where in the depth of the model the heads lie.",
+        ),
+        Plot(
+            "null",
+            plots_heads.score_distribution(
+                found, shuffled_questions(mass(lab), CREDITS["gaze"], lab.settings.seed, 50).drawn
+            ),
+            "Scores beside those under shuffled questions, where a head keeps its love of a panel and loses the question.",
+        ),
+    ]
+    if results["curve"]:
+        curve = line("gaze heads", "gaze", [row["k"] for row in results["curve"]], results["curve"])
+        plots.append(
+            Plot(
+                "choice",
+                sweep_plot(
+                    [curve], "number of heads steered", {"blind pick": 1 / matrices.shape[-1]}, {"chosen": len(chosen)}
+                ),
+                "How many heads: chosen on strips that serve nothing else.",
+            )
+        )
+    return Chapter(
+        NUMBER,
+        NAME,
+        TITLE,
+        "Six questions about each comic ask for its first, second, ..., sixth panel. A gaze head is an attention head that looks at "
+        "the panel that was asked about, from the last word before the answer. Nothing is changed in the model.",
+        findings=[
+            f"The best head is L{best['layer']}H{best['head']}: {best['gaze']:.3f} of its attention is on the panel asked about "
+            f"({best['interval'][0]:.3f} to {best['interval'][1]:.3f} over {results['strips']} strips).",
+            f"{len(chosen)} heads are steered from here on: "
+            + ", ".join(f"L{layer}H{head}" for layer, head in chosen[:12])
+            + (", ..." if len(chosen) > 12 else "")
+            + (", chosen on strips of their own." if results["curve"] else ", as given."),
+            f"Their mean score is {raw['real']:.3f}, under shuffled questions {raw['null']:.3f}. That any head of this model is above "
+            f"chance has p = {null['relabelled questions']['p_any']:.4f} by relabelling the questions (family-wise).",
+            f"Random halves of the strips agree on {percent(stability['overlap'])} of the best {stability['count']} heads "
+            f"(chance {percent(stability['chance'])}).",
+        ],
+        plots=plots,
+        tables=_tables(results, len(chosen)),
+        compared=[
+            Compared(
+                "score of the best head (8B, 500 COMICS strips)", "above 0.5; a replication 0.23", f"{best['gaze']:.3f}"
+            ),
+            Compared(
+                "split-half agreement on the top 100", "a replication 91 to 97 of 100", percent(stability["overlap"])
+            ),
+            Compared(
+                "layers of the chosen heads (8B: 36 layers)", "20 to 28; a replication 30 of 100 there", _layers(chosen)
+            ),
+        ],
+        caveats=[
+            *(
+                ["Discovery and evaluation share strips, as told: the accuracies of other chapters are optimistic."]
+                * results["shared"]
+            ),
+            *([f"{len(results['skipped'])} comics could not be read and were replaced."] * bool(results["skipped"])),
+            "A raw score also counts attention that ignores the question: a head that spreads a mass m over six panels has m/6. "
+            "Selectivity, lift and routing in the table do not.",
+        ],
+    )
+
+
+def _tables(results: dict[str, Any], count: int) -> list[Table]:
+    heads = [
+        [f"L{row['layer']}H{row['head']}", *(f"{row[name]:.3f}" for name in CREDITS),
+         "{:.3f} to {:.3f}".format(*row["interval"]), f"{row['at_place']:.3f}", f"{row['at_content']:.3f}"]
+        for row in results["top"]
+    ]  # fmt: skip
+    scored = [
+        [name, f"{one['real']:.3f}", f"{one['null']:.3f}", "–" if one["ratio"] is None else f"{one['ratio']:.1f}",
+         f"{one['p_any']:.4f}", one["above"], percent(one["stability"]["overlap"]), f"{one['shared_with_gaze']} of {count}"]
+        for name, one in results["scores"].items()
+    ]  # fmt: skip
+    nulls = [
+        [
+            name,
+            f"{one['real']:.3f}",
+            f"{one['null']:.3f}",
+            f"{one['null_best']:.3f}",
+            f"{one['p_any']:.4f}",
+            one["above"],
+        ]
+        for name, one in results["nulls"].items()
+    ]
+    return [
+        Table(
+            "The best heads",
+            ("head", "gaze", "selectivity", "lift", "routing", "95 % of gaze", "at the place", "at the content"),
+            heads,
+            "The last two: the panels were put in another order; mass on the place asked about, and on what used to stand there.",
+        ),
+        Table(
+            f"Four scores, each with its own best {count} heads",
+            ("score", "real", "shuffled", "ratio", "p (any head)", "heads above", "halves agree", "shared with gaze"),
+            scored,
+        ),
+        Table(
+            "Three nulls of the gaze score",
+            ("null", "real", "same heads", "best of null", "p (any head)", "heads above"),
+            nulls,
+        ),
+        Table(
+            "Heads that others look for",
+            ("ranking", "shared with gaze"),
+            [[name, f"{shared} of {count}"] for name, shared in results["baselines"].items()],
+            "Image Heads (MaskCD), and Localization Heads with the elbow read as in its code (index) and as in its paper (value).",
+        ),
+    ]
+
+
+def _layers(heads: Sequence[tuple[int, int]]) -> str:
+    layers = sorted({layer for layer, _ in heads})
+    return f"all in layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"all in layer {layers[0]}"
+
+
+if __name__ == "__main__":
+    script(sys.modules[__name__])

@@ -1,0 +1,38 @@
+"""Experiment 5, static narration: "this panel", steered to each panel (arXiv 2606.14703, section 3; released script 04)."""
+
+import sys
+from typing import Any
+
+from experiments import study
+from experiments.lab import Lab
+from experiments.runner import script
+from experiments.testbed.wordings import STATIC
+from gaze.book import Chapter, Compared
+
+NUMBER, NAME, TITLE = 5, "e5_static", '"This panel": which one does the model mean?'
+
+STORY = (
+    'Nothing in the question says which panel is meant by "this panel". Left alone, the model has its own idea. With its gaze '
+    "heads held to a panel, it means that one."
+)
+PAPER = (
+    Compared("gaze heads describe the target panel (8B, 100 heads)", "79.4%; a replication 70.6 to 71.1%", ""),
+    Compared("as many other heads", "5.6% (one draw); a replication 4 to 70% over 33 draws", ""),
+    Compared("all heads", "0.5%", ""),
+)
+
+
+def collect(lab: Lab) -> None:
+    study.collect(lab, NAME, STATIC, lab.settings.static)
+
+
+def sum_up(lab: Lab) -> dict[str, Any]:
+    return study.sum_up(lab, NAME)
+
+
+def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
+    return study.chapter(lab, results, NUMBER, NAME, TITLE, STORY, PAPER)
+
+
+if __name__ == "__main__":
+    script(sys.modules[__name__])

@@ -1,0 +1,238 @@
+"""Directions from letter probes, and which answers they flip: what experiment 2 measures with one-token answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from experiments.lab import Lab, Purpose
+from experiments.probes import Order, Prober, Probes, backward, forward, other_orders, probes, questions
+from experiments.testbed.wordings import LETTER
+from experiments.testbed.wordings import LETTERS as WORDINGS
+from gaze.directions import Direction, difference, random_like, separation
+from gaze.intervals import means
+
+Arrays = dict[str, np.ndarray]
+
+SOME = 24
+"""Strips for what is done many times over: other orders, other wordings."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Probes in one reading order: the stream behind every layer, what was said and what would have been right."""
+
+    stream: Float32[np.ndarray, "strip place layer embed"]
+    token: Int[np.ndarray, "strip place"]
+    scores: Float32[np.ndarray, "strip place letter"]
+    expected: Int[np.ndarray, "strip place"]
+    right: Bool[np.ndarray, "strip place"]
+
+    def pairs(self, other: "Read") -> Bool[np.ndarray, "strip place"]:
+        """Where both are right and the order matters."""
+        return self.right & other.right & (self.expected != other.expected)
+
+
+def read(prober: Prober, asked: Probes, order: Order, template: str = LETTER) -> Read:
+    """Asks every probe about every place in an order."""
+    stream, said = prober.observe(asked.strips, questions(order, template))
+    expected = asked.expected(order)
+    return Read(stream, said.token, said.scores, expected, said.token == prober.tokens[expected])
+
+
+def direction(plus: Read, minus: Read) -> Direction:
+    """Difference of means over all pairs; zeros if there is none."""
+    pairs = plus.pairs(minus)
+    layers, embed = plus.stream.shape[2:]
+    if not pairs.any():
+        return np.zeros((layers, embed), np.float32)
+    return difference(plus.stream[pairs], minus.stream[pairs])
+
+
+def by_place(plus: Read, minus: Read) -> Float32[np.ndarray, "layer place embed"]:
+    """Differences of means for each question by itself; zeros where there is no pair."""
+    pairs = plus.pairs(minus)[:, :, None, None]
+    gap = np.sum(plus.stream - minus.stream, axis=0, where=pairs, dtype=np.float64)
+    return np.moveaxis(gap / np.maximum(pairs.sum(axis=0), 1), 0, 1).astype(np.float32)
+
+
+class Letters:
+    """Probes of one number of panels in a run; everything is read when it is first needed."""
+
+    def __init__(self, lab: Lab, panels: int) -> None:
+        self.lab, self.panels, self.seed = lab, panels, lab.settings.seed
+        self.other = other_orders(panels, 1, self.seed + 1)[0]
+
+    @property
+    def orders(self) -> tuple[Order, Order, Order]:
+        """From left to right, in reverse, and another one to compare with."""
+        return forward(self.panels), backward(self.panels), self.other
+
+    @cached_property
+    def prober(self) -> Prober:
+        longest = [questions(order, text) for order in self.orders for text in (LETTER, *WORDINGS.paraphrases)]
+        return Prober.make(self.lab.model, self.lab.processor, longest)
+
+    def probes(self, purpose: Purpose, count: int | None = None) -> Probes:
+        return probes(self.lab.pictures(purpose)[:count], self.panels, self.seed)
+
+    def collect(self, known: Direction | None) -> Arrays:
+        """All that is measured layer by layer; `known` is a direction from elsewhere to be tried too."""
+        normal, reverse, other = (read(self.prober, self.probes("discovery"), order) for order in self.orders)
+        found = direction(reverse, normal)
+        single = {"reverse": found, "other": direction(other, normal)} | ({} if known is None else {"known": known})
+        single |= {f"random {n}": d for n, d in enumerate(random_like(found, self.lab.settings.draws, self.seed))}
+        places = by_place(reverse, normal)
+        arrays = {"direction": found, "places": places, "letters": self.prober.tokens}
+        arrays |= _said("discovery", (normal, reverse, other))
+        del normal, reverse, other
+        return arrays | self._flips(single, places) | self._selection(found)
+
+    def _flips(self, single: Mapping[str, Direction], places: np.ndarray) -> Arrays:
+        asked = self.probes("evaluation")
+        reads = [read(self.prober, asked, order) for order in self.orders]
+        normal, reverse = (r.stream.reshape(-1, *r.stream.shape[2:]) for r in reads[:2])
+        points, silhouette = separation(normal, reverse)
+        vectors = {name: np.repeat(vector[:, None], self.panels, axis=1) for name, vector in single.items()}
+        there = self._push(asked, self.orders[0], vectors | {"places": places})
+        back = {"back": vectors["reverse"], "back places": places}
+        return (
+            _said("evaluation", reads)
+            | there
+            | self._push(asked, self.orders[1], back, alpha=-1.0)
+            | {"points": points.astype(np.float32), "silhouette": silhouette}
+        )
+
+    def _selection(self, found: Direction) -> Arrays:
+        asked = self.probes("selection")
+        reads = [read(self.prober, asked, order) for order in self.orders[:2]]
+        vectors = {"selection": np.repeat(found[:, None], self.panels, axis=1)}
+        return _said("selection", reads) | self._push(asked, self.orders[0], vectors)
+
+    def _push(
+        self, asked: Probes, order: Order, vectors: Mapping[str, np.ndarray], alpha: float = 1.0, template: str = LETTER
+    ) -> Arrays:
+        """Each direction behind each layer by itself."""
+        bands = np.eye(self.lab.shape[0], dtype=np.float32)
+        stacked = np.stack([*vectors.values()])
+        found = self.prober.push(asked.strips, questions(order, template), stacked, bands, alpha)
+        tokens = {f"{name}: token": one.token for name, one in zip(vectors, found, strict=True)}
+        return tokens | {f"{name}: scores": one.scores for name, one in zip(vectors, found, strict=True)}
+
+    def reordered(self, normal: Read, order: Order) -> Arrays:
+        """The same for another order: its own direction, from fewer strips."""
+        here = read(self.prober, self.probes("discovery", SOME), order)
+        asked = self.probes("evaluation", SOME)
+        vectors = {
+            "order": np.repeat(direction(here, normal)[:, None], self.panels, axis=1),
+            "places": by_place(here, normal),
+        }
+        reads = [read(self.prober, asked, one) for one in (self.orders[0], order)]
+        return (
+            {"letters": self.prober.tokens, "order": np.array(order)}
+            | _said("discovery", (normal, here))
+            | _said("evaluation", reads)
+            | self._push(asked, self.orders[0], vectors)
+        )
+
+    def reworded(self, found: Direction, template: str) -> Arrays:
+        """What a direction does to a question in other words than those it comes from."""
+        asked = self.probes("evaluation", SOME)
+        reads = [read(self.prober, asked, one, template) for one in self.orders[:2]]
+        vectors = {"reverse": np.repeat(found[:, None], self.panels, axis=1)}
+        pushed = self._push(asked, self.orders[0], vectors, template=template)
+        return {"letters": self.prober.tokens} | _said("evaluation", reads) | pushed
+
+
+def collect_orders(lab: Lab, panels: int, count: int, folder: Path) -> None:
+    """Saves what `Letters.reordered` measures for `count` orders drawn from all but the two usual ones."""
+    some = Letters(lab, panels)
+    orders = other_orders(panels, count, lab.settings.seed)
+    missing = [order for order in orders if not order_file(folder, order).exists()]
+    if missing:
+        normal = read(some.prober, some.probes("discovery", SOME), some.orders[0])
+        for order in missing:
+            lab.saved(order_file(folder, order), partial(some.reordered, normal, order))
+
+
+def order_file(folder: Path, order: Order) -> Path:
+    return folder / f"{'-'.join(str(panel + 1) for panel in order)}.npz"
+
+
+def effects(
+    arrays: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    seed: int,
+    kinds: tuple[int, int] = (0, 1),
+    purpose: str = "evaluation",
+) -> list[dict[str, Any]]:
+    """What pushes do layer by layer, over the pairs and, if there are several, over the pushes called `names`.
+
+    Args:
+      kinds: which reading order is asked for, and which one the push should lead to.
+
+    Returns:
+      For each layer the shares of answers that flip, that stay, and that are neither letter, and the mean logit
+      difference (letter of the order led to minus letter of the order asked for); nothing if there are no pairs.
+    """
+    here, there = (arrays[f"{purpose}: expected"][kind] for kind in kinds)
+    pairs = evaluated(arrays, kinds, purpose)
+    if not pairs.any():
+        return []
+    letters = arrays["letters"]
+    values = []
+    for name in names:
+        token, scores = arrays[f"{name}: token"], arrays[f"{name}: scores"]
+        flip, stay = token == letters[there], token == letters[here]
+        values.append(np.stack([flip, stay, ~(flip | stay), _score(scores, there) - _score(scores, here)])[..., pairs])
+    found = means(np.moveaxis(np.mean(values, axis=0), -1, 0), np.nonzero(pairs)[0], seed)
+    return [
+        {
+            "layer": layer,
+            "answers": int(pairs.sum()),
+            **{
+                name: float(found.value[what, layer])
+                for what, name in enumerate(("flip", "stay", "neither", "difference"))
+            },
+            "interval": bounds(found.low[0, layer], found.high[0, layer]),
+            "difference_interval": bounds(found.low[3, layer], found.high[3, layer]),
+        }
+        for layer in range(found.value.shape[1])
+    ]
+
+
+def evaluated(
+    arrays: Mapping[str, np.ndarray], kinds: tuple[int, int] = (0, 1), purpose: str = "evaluation"
+) -> Bool[np.ndarray, "strip place"]:
+    """The pairs: both orders answered rightly by the model left alone, with different letters."""
+    right = correct(arrays, purpose)
+    expected = arrays[f"{purpose}: expected"]
+    return right[kinds[0]] & right[kinds[1]] & (expected[kinds[0]] != expected[kinds[1]])
+
+
+def correct(arrays: Mapping[str, np.ndarray], purpose: str) -> Bool[np.ndarray, "kind strip place"]:
+    """Where the model left alone gives the right letter."""
+    found: np.ndarray = arrays[f"{purpose}: token"] == arrays["letters"][arrays[f"{purpose}: expected"]]
+    return found
+
+
+def bounds(low: Any, high: Any) -> list[float] | None:
+    """An interval in JSON, which has no NaN."""
+    return [float(low), float(high)] if np.isfinite([low, high]).all() else None
+
+
+def _said(purpose: str, reads: Sequence[Read]) -> Arrays:
+    return {
+        f"{purpose}: {name}": np.stack([getattr(one, name) for one in reads])
+        for name in ("token", "scores", "expected")
+    }
+
+
+def _score(scores: Float[np.ndarray, "layer strip place letter"], letter: Int[np.ndarray, "strip place"]) -> np.ndarray:
+    """The logit of one letter for each question."""
+    index = np.broadcast_to(letter[None, ..., None], (*scores.shape[:-1], 1))
+    return np.take_along_axis(scores, index, axis=-1)[..., 0]

@@ -1,0 +1,372 @@
+"""What every experiment stands on: a model, pictures, gaze heads, and a run folder in which nothing is made twice.
+
+RUN/settings.json        what the run depends on; another run may not go on in this folder
+RUN/eN_NAME/             answers.jsonl, arrays, results.json of one experiment
+RUN/heads.json           the gaze heads that experiment 1 found
+RUN/verdicts/            what each judge made of which text
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from jaxtyping import Int32
+from tqdm import tqdm
+
+from experiments.ask import stop_tokens
+from experiments.judging import make_judge
+from experiments.models import TESTBED, open_model, revision
+from experiments.records import Records, Row, write_json
+from experiments.sources import PURPOSES, Purpose, Source, open_source
+from gaze import answers as asking
+from gaze.answers import Ask
+from gaze.heads import HeadSet, random_heads
+from gaze.judge import Failed, Item, Judge
+from gaze.steer import schedule
+from gaze.strips import Picture, Strip
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing import Processor
+from qwen3vl_jax.sampling import Sampling
+
+PICTURES = 16
+"""Pictures of a chunk, the part of the work that is saved at once."""
+BATCH = 96
+"""Texts that are judged at once."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run depends on.
+
+    Attributes:
+      strips: where strips come from (see `experiments.sources`).
+      share: whether discovery and evaluation may use the same strips.
+      discovery, selection, evaluation: how many strips find the heads, choose how many heads, and are answered about.
+      heads: a head set to use in place of the heads that discovery finds.
+      k: how many heads; chosen on the selection strips without.
+      draws: random head sets to compare with.
+      segment: tokens of one part of a narration that follows a schedule; the paper's 50, a caption on the testbed.
+      brief, static, narration: longest answers in tokens, to VQA, to one panel, and of a whole strip.
+      photos, images: pictures with boxes (`testbed`, or coco:ANNOTATIONS,FOLDER), and how many of them.
+      models: further checkpoints to compare with this one.
+      judge: see `experiments.judging`.
+    """
+
+    model: str = TESTBED
+    dtype: str | None = None
+    strips: str = TESTBED
+    share: bool = False
+    discovery: int = 60
+    selection: int = 24
+    evaluation: int = 60
+    heads: str | None = None
+    k: int | None = None
+    draws: int = 10
+    strength: float = 10_000.0
+    mode: str = "boost_suppress"
+    precision: str = "ordered"
+    segment: int = 50
+    brief: int = 15
+    static: int = 100
+    narration: int = 300
+    photos: str = TESTBED
+    images: int = 60
+    models: tuple[str, ...] = ()
+    judge: str = "exact"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where one answer is to look: its target (from 0, None if it has none) and the region of each step.
+
+    See `gaze.steer.schedule`; `Aim.at(2)` looks at region 2 all along.
+    """
+
+    target: int | None
+    steps: Int32[np.ndarray, " step"]
+
+    @classmethod
+    def at(cls, target: int) -> "Aim":
+        return cls(target, schedule([(0, target)]))
+
+
+NOWHERE = (Aim(None, np.full(1, -1, np.int32)),)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way of asking and steering, for many pictures.
+
+    Attributes:
+      name: unique within the experiment.
+      question: one for all pictures, or one each.
+      aims: for each picture the answers to make, all of the same number of steps.
+      heads: None leaves the model alone.
+      strength, mode, precision: the run's own if None.
+      rows: see `gaze.steer.ROWS`.
+      tags: what else each row of output shall say.
+    """
+
+    name: str
+    question: str | Sequence[str]
+    max_new: int
+    aims: Sequence[Sequence[Aim]]
+    heads: HeadSet | None = None
+    strength: float | None = None
+    mode: str | None = None
+    precision: str | None = None
+    rows: str = "all"
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Lab:
+    """A run. The model is opened when it is first needed: what is saved can be summed up without it."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder, self.settings = folder.absolute(), settings
+        self._claim()
+
+    @cached_property
+    def model(self) -> Qwen3VL:
+        return self._opened[0]
+
+    @cached_property
+    def processor(self) -> Processor:
+        return self._opened[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(layers, heads per layer)."""
+        shape: tuple[int, int] = tuple(self._model_facts["shape"])
+        return shape
+
+    @property
+    def revision(self) -> str:
+        """Which weights these are, as `experiments.models.revision`."""
+        return str(self._model_facts["revision"])
+
+    @cached_property
+    def source(self) -> Source:
+        given = self.settings
+        counts = {purpose: getattr(given, purpose) for purpose in PURPOSES}
+        return open_source(given.strips, given.seed, counts, given.share)
+
+    def place(self, name: str) -> Path:
+        """The folder of one experiment."""
+        place = self.folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def pictures(self, purpose: Purpose) -> list[Strip]:
+        """The strips of one purpose: "discovery", "selection" or "evaluation"."""
+        if purpose not in self._drawn:
+            self._drawn[purpose] = self.source.draw(purpose, getattr(self.settings, purpose))
+        return self._drawn[purpose]
+
+    def heads(self) -> HeadSet:
+        """The gaze heads of this run."""
+        path = self.folder / "heads.json"
+        if not path.exists():
+            raise InputError(f"{self.folder} has no heads yet: run experiment 1, discovery, in it first")
+        return HeadSet.load(path)
+
+    def ranking(self) -> HeadSet:
+        """All heads, best gaze score first."""
+        return HeadSet.load(self.folder / "ranking.json")
+
+    def controls(self, like: HeadSet) -> list[HeadSet]:
+        """Random head sets with as many heads in each layer, and none of those heads."""
+        rng = np.random.default_rng([self.settings.seed, 1])
+        return [random_heads(rng, like, like.heads, self.shape) for _ in range(self.settings.draws)]
+
+    def saved(self, path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Arrays of the file `path` (.npz), made and written whole if it is not there."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.partial")
+            try:
+                with partial.open("wb") as file:
+                    np.savez(file, **make())
+            except OSError as error:
+                partial.unlink(missing_ok=True)
+                raise InputError(f"cannot write {path} ({error.strerror}): make room and start again") from error
+            partial.replace(path)
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    def generate(self, name: str, pictures: Sequence[Picture], conditions: Sequence[Condition]) -> list[Row]:
+        """All answers of an experiment, in order of chunk, condition, picture and aim; those already saved are read.
+
+        Chunks are always the same, so that a run that was interrupted ends as one that was not.
+        """
+        records = Records(self.place(name) / "answers.jsonl")
+        starts = range(0, len(pictures), PICTURES)
+        jobs = {f"{condition.name}/{start}": (condition, start) for start in starts for condition in conditions}
+        if len(jobs) < len(starts) * len(conditions):
+            raise ValueError(f"two conditions of {name} have one name")
+        with progress(name, len(jobs), len(jobs) - len(records.missing(jobs))) as done:
+            for key in records.missing(jobs):
+                records.add({key: self._answer(pictures, *jobs[key])})
+                done(1)
+        records.finish([*jobs])
+        self.skipped += records.skipped
+        return records.rows()
+
+    def answers(self, name: str) -> list[Row]:
+        """The answers of an experiment as they are saved."""
+        records = Records(self.place(name) / "answers.jsonl")
+        self.skipped += records.skipped
+        return records.rows()
+
+    def judged(self, pictures: Sequence[Picture], rows: Sequence[Row]) -> list[Row]:
+        """The rows with the region (`panel`, from 1) that each text describes, None if none, and who says so."""
+        found = self.verdicts(pictures, [(row["strip"], row["text"]) for row in rows])
+        said = [None if region is None else region + 1 for region in found]
+        return [{**row, "panel": panel, "judge": self.judge.name} for row, panel in zip(rows, said, strict=True)]
+
+    def verdicts(self, pictures: Sequence[Picture], texts: Sequence[tuple[str, str]]) -> list[int | None]:
+        """Which region (from 0) each text describes, None if none; `texts` are (name of the picture, text).
+
+        A text that this very judge has judged before is not judged again. One that it failed on counts as None, is told on
+        stderr, and is tried again next time.
+        """
+        judge = self.judge
+        records = Records(self.folder / "verdicts" / f"{judge.name.replace('/', '-')}-{judge.version}.jsonl")
+        by_name = {picture.name: picture for picture in pictures}
+        keys = [_key(by_name[name], text) for name, text in texts]
+        wanted = dict(zip(keys, texts, strict=True))
+        missing = records.missing(wanted)
+        with progress(f"{judge.name} judge", len(wanted), len(wanted) - len(missing)) as done:
+            for start in range(0, len(missing), BATCH):
+                some = missing[start : start + BATCH]
+                found = judge([Item(by_name[wanted[key][0]], wanted[key][1]) for key in some])
+                rows = {key: self._verdict(*wanted[key], said) for key, said in zip(some, found, strict=True)}
+                records.add({key: [row] for key, row in rows.items() if row})
+                done(len(some))
+        records.finish(sorted(records.keys()))
+        said = {row["chunk"]: row["region"] for row in records.rows()}
+        return [None if said.get(key) is None else said[key] - 1 for key in keys]
+
+    @cached_property
+    def judge(self) -> Judge:
+        return make_judge(self.settings.judge, self)
+
+    def provenance(self, question: str, heads: HeadSet | None = None, **settings: Any) -> dict[str, Any]:
+        """What a number depends on; stands in every row of output."""
+        return {
+            "model": self.settings.model,
+            "revision": self.revision,
+            "heads": heads and heads.fingerprint,
+            "k": 0 if heads is None else len(heads),
+            "question": question,
+            "mode": settings.get("mode", self.settings.mode),
+            "precision": settings.get("precision", self.settings.precision),
+            "strength": settings.get("strength", self.settings.strength),
+            "rows": settings.get("rows", "all"),
+            "seed": self.settings.seed,
+        }
+
+    def _verdict(self, strip: str, text: str, said: int | Failed | None) -> Row | None:
+        if isinstance(said, Failed):
+            self.failed.append(said.reason)
+            click.echo(
+                f"the {self.judge.name} judge failed on a text about {strip} ({said.reason}); start again to retry",
+                err=True,
+            )
+            return None
+        region = None if said is None else said + 1
+        return {"strip": strip, "text": text, "region": region, "judge": self.judge.name, "version": self.judge.version}
+
+    def _answer(self, pictures: Sequence[Picture], condition: Condition, start: int) -> list[Row]:
+        numbers = range(start, min(start + PICTURES, len(pictures)))
+        size = min(PICTURES, len(pictures))
+        chunk = [pictures[number] for number in numbers]
+        one = isinstance(condition.question, str)
+        questions = [condition.question if one else condition.question[number] for number in numbers]
+        mask = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
+        aims = [(place, aim) for place, number in enumerate(numbers) for aim in condition.aims[number]]
+        how = asking.Settings(
+            Sampling.make(stop=stop_tokens(self.processor)),
+            condition.max_new,
+            self.settings.strength if condition.strength is None else condition.strength,
+            condition.mode or self.settings.mode,
+            condition.precision or self.settings.precision,
+            condition.rows,
+            batch=min(size * max(map(len, condition.aims)), asking.Settings.batch),
+            strips=size,
+        )
+        asks = [Ask(place, mask, aim.steps) for place, aim in aims]
+        said = asking.answers(self.model, self.processor, chunk, questions, asks, how)
+        return [
+            {
+                "strip": chunk[place].name,
+                "condition": condition.name,
+                "target": None if aim.target is None else aim.target + 1,
+                "text": self.processor.decode(tokens).strip(),
+                "tokens": tokens.tolist(),
+                **self.provenance(
+                    questions[place],
+                    condition.heads,
+                    strength=how.strength,
+                    mode=how.mode,
+                    precision=how.precision,
+                    rows=how.rows,
+                ),
+                **condition.tags,
+            }
+            for (place, aim), tokens in zip(aims, said, strict=True)
+        ]
+
+    @cached_property
+    def _opened(self) -> tuple[Qwen3VL, Processor]:
+        return open_model(self.settings.model, self.settings.dtype)
+
+    @cached_property
+    def _model_facts(self) -> dict[str, Any]:
+        path = self.folder / "model.json"
+        if not path.exists():
+            text = self.model.config.text
+            shape = [text.num_hidden_layers, text.num_attention_heads]
+            write_json(path, {"revision": revision(self.model), "shape": shape})
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return facts
+
+    def _claim(self) -> None:
+        """Makes the folder this run's, or finds that it is."""
+        self._drawn: dict[Purpose, list[Strip]] = {}
+        self.skipped = 0
+        self.failed: list[str] = []
+        path = self.folder / "settings.json"
+        # Another judge may go over the same answers.
+        mine = json.loads(json.dumps({**dataclasses.asdict(self.settings), "judge": None}))
+        if not path.exists():
+            write_json(path, mine)
+            return
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if differing := [name for name in mine if theirs.get(name) != mine[name]]:
+            name = differing[0]
+            raise InputError(
+                f"{self.folder} holds a run with {name} {theirs.get(name)} instead of {mine[name]}: give another --out"
+            )
+
+
+@contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """A progress bar on a terminal; called with how much more is done."""
+    with tqdm(total=total, initial=done, desc=title, unit="part", disable=None, leave=False) as bar:
+        yield bar.update
+
+
+def _key(picture: Picture, text: str) -> str:
+    """Names a text about a picture by content: the captions are part of what a judge may go by."""
+    return hashlib.sha256("\0".join((picture.name, text, *picture.captions)).encode()).hexdigest()[:16]

@@ -1,0 +1,115 @@
+"""Answers and verdicts as JSON lines that survive being killed: what is there is never made twice.
+
+Lines come in chunks. Each line names its chunk and how many lines the chunk has, so that a chunk cut short by a kill or with a
+line spoiled since is known to be missing and is made again. A finished file has its chunks in a fixed order: whatever
+happened on the way, its bytes are the same.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qwen3vl_jax.errors import InputError
+
+Row = dict[str, Any]
+
+
+class Records:
+    """One file of rows.
+
+    Attributes:
+      skipped: lines that could not be read; each is named on stderr once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.skipped = 0
+        self._chunks: dict[str, list[Row]] = {}
+        self._torn = False
+        if path.exists():
+            self._read()
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of the chunks that are not there, or not whole."""
+        return [key for key in keys if not self._whole(key)]
+
+    def add(self, chunks: Mapping[str, Sequence[Row]]) -> None:
+        """Appends whole chunks; they are on the disk when this returns."""
+        made = {key: [{"chunk": key, "of": len(rows), **row} for row in rows] for key, rows in chunks.items()}
+        text = "".join(_line(row) for rows in made.values() for row in rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.path.open("ab") as file:
+                # A kill may have left half a line at the end.
+                file.write((b"\n" if self._torn else b"") + text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path} ({error.strerror}): make room and start again, what is done is kept"
+            ) from error
+        self._torn = False
+        self._chunks |= made
+
+    def keys(self) -> list[str]:
+        """The chunks that are there and whole."""
+        return [key for key in self._chunks if self._whole(key)]
+
+    def finish(self, keys: Sequence[str]) -> None:
+        """Leaves just these chunks, in this order; all of them must be there."""
+        if missing := self.missing(keys):
+            raise InputError(
+                f"{self.path} lacks {len(missing)} parts, the first is {missing[0]}: start again to make them"
+            )
+        text = "".join(_line(row) for key in keys for row in self._chunks[key])
+        if not self.path.exists() or self.path.read_bytes() != text.encode():
+            write_text(self.path, text)
+
+    def rows(self, keys: Iterable[str] | None = None) -> list[Row]:
+        """Every row that could be read, of these chunks only if given."""
+        return [row for key in (self._chunks if keys is None else keys) for row in self._chunks.get(key, [])]
+
+    def _whole(self, key: str) -> bool:
+        rows = self._chunks.get(key)
+        return bool(rows) and len(rows) == rows[0]["of"]
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        self._torn = bool(content) and not content.endswith(b"\n")
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if not line:
+                continue
+            try:
+                row = json.loads(line)
+                row["of"] = int(row["of"])
+                self._chunks.setdefault(row["chunk"], []).append(row)
+            except (ValueError, TypeError, KeyError):
+                self.skipped += 1
+                click.echo(f"{self.path}:{number} cannot be read and is left out", err=True)
+        for key in [key for key, rows in self._chunks.items() if len(rows) > rows[0]["of"]]:
+            del self._chunks[key]  # written once before a kill and once, in part, behind a spoiled line
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path} ({error.strerror}): make room and start again") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, whole or not at all; numbers that are none become null."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,0 +1,168 @@
+"""One question steered to every panel with the gaze heads and with every control: what VQA and static narration share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.lab import NOWHERE, Aim, Condition, Lab
+from experiments.records import Row
+from experiments.summaries import against, baseline, condition, provenance
+from experiments.telling import OUTCOMES, interval, line, measure, outcomes, percent, share, source
+from gaze import plots
+from gaze.book import Chapter, Compared, Plot, Table
+from gaze.heads import HeadSet, all_heads, code_control, paper_control
+from gaze.strips import Picture
+
+
+def every_panel(pictures: Sequence[Picture]) -> list[list[Aim]]:
+    """For each picture one answer per region, steered to it all along."""
+    return [[Aim.at(region) for region in range(len(picture))] for picture in pictures]
+
+
+def nowhere(pictures: Sequence[Picture]) -> list[Sequence[Aim]]:
+    """For each picture one answer, not steered."""
+    return [NOWHERE for _ in pictures]
+
+
+def controls(lab: Lab, heads: HeadSet) -> dict[str, list[HeadSet]]:
+    """Head sets to compare with, by kind.
+
+    "random" is matched by layer, "paper" is drawn as the paper says (upper layers, uniform), "code" as its scripts do
+    (lowest scores), "all" is every head.
+    """
+    rng = np.random.default_rng([lab.settings.seed, 2])
+    return {
+        "random": lab.controls(heads),
+        "paper": [paper_control(rng, heads, heads.heads, lab.shape) for _ in range(lab.settings.draws)],
+        "code": [code_control(lab.ranking(), len(heads), lab.settings.seed)],
+        "all": [all_heads(*lab.shape)],
+    }
+
+
+def collect(lab: Lab, name: str, question: str, max_new: int) -> None:
+    """Generates the answers of all conditions."""
+    strips, heads = lab.pictures("evaluation"), lab.heads()
+    aims = every_panel(strips)
+    conditions = [
+        Condition("unsteered", question, max_new, nowhere(strips)),
+        Condition("gaze", question, max_new, aims, heads),
+        Condition("gaze, uniform", question, max_new, aims, heads, precision="uniform"),
+    ]
+    for kind, sets in controls(lab, heads).items():
+        for draw, drawn_heads in enumerate(sets):
+            tags = {
+                "kind": kind,
+                "draw": draw,
+                "steered": [list(head) for head in drawn_heads.heads] if kind != "all" else "all",
+            }
+            conditions.append(Condition(f"{kind} {draw}", question, max_new, aims, drawn_heads, tags=tags))
+    lab.generate(name, strips, conditions)
+
+
+def sum_up(lab: Lab, name: str) -> dict[str, Any]:
+    """Accuracy of every condition with its doubt, and of every control as a distribution over its draws."""
+    rows = lab.judged(lab.pictures("evaluation"), lab.answers(name))
+    seed = lab.settings.seed
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["condition"], []).append(row)
+    alone, gaze = groups["unsteered"], groups["gaze"]
+    conditions = {title: condition(groups[title], alone, seed) for title in ("gaze", "gaze, uniform")}
+    for kind in ("random", "paper", "code", "all"):
+        draws = [some for some in groups.values() if some[0].get("kind") == kind]
+        pooled = condition([row for some in draws for row in some], alone, seed)
+        conditions[kind] = {**pooled, "against": against(draws, gaze, seed)}
+    return {
+        "judge": lab.judge.name,
+        "unsteered": {**provenance(alone[0]), **baseline(alone)},
+        "conditions": conditions,
+        "skipped_lines": lab.skipped,
+        "failed_verdicts": len(lab.failed),
+    }
+
+
+NAMES: dict[str, tuple[str, plots.Role]] = {
+    "gaze": ("{k} gaze heads", "gaze"),
+    "gaze, uniform": ("the same, attention made even", "gaze"),
+    "random": ("random heads, layers matched", "random"),
+    "paper": ("random heads, the paper's way", "random"),
+    "code": ("lowest scores, the released scripts' way", "random"),
+    "all": ("all {all} heads", "all"),
+}
+
+
+def chapter(
+    lab: Lab, results: dict[str, Any], number: int, name: str, title: str, story: str, paper: Sequence[Compared]
+) -> Chapter:
+    """The figures, tables and sentences of a study."""
+    found = results["conditions"]
+    gaze, random, everything = found["gaze"], found["random"], found["all"]
+    placed = random["against"]
+    labels = {kind: text.format(k=gaze["k"], all=everything["k"]) for kind, (text, _) in NAMES.items()}
+    chance = 1 / len(gaze["per_panel"])
+    panels = [str(row["panel"]) for row in gaze["per_panel"]]
+    per_panel = [
+        line(labels[kind], NAMES[kind][1], range(len(panels)), found[kind]["per_panel"]) for kind in ("gaze", "random")
+    ]
+    findings = [
+        f"Steered with {gaze['k']} gaze heads, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips describe the target "
+        f"panel; with random heads of the same layers {percent(placed['mean']['value'])} over {len(placed['accuracies'])} draws "
+        f"({percent(placed['lowest'])} to {percent(placed['highest'])}); with all heads {percent(everything['accuracy'])}.",
+        f"The gaze heads are ahead of the random heads by {100 * placed['advantage']['value']:.1f} points "
+        f"({100 * placed['advantage']['low']:.1f} to {100 * placed['advantage']['high']:.1f}, over draws and strips)"
+        + (", above every single draw." if placed["above_all"] else ", but not above every single draw."),
+        f"Left alone, the model describes {told(results['unsteered'])}.",
+    ]
+    worst = min(gaze["per_panel"], key=lambda row: row["accuracy"])
+    caveats = [
+        f"The worst target is panel {worst['panel']}: {share(worst)}.",
+        f"An answer that is what the model says anyway counts as a hit where it is right: {gaze['outcomes']['baseline']} of {gaze['n']} "
+        "steered answers equal the unsteered one.",
+    ]
+    return Chapter(
+        number,
+        name,
+        title,
+        story,
+        findings,
+        plots=[
+            Plot(
+                "conditions",
+                plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in NAMES], chance),
+                "Answers that describe the target panel. Rings are single draws of random heads; bars are 95 % intervals over strips.",
+            ),
+            Plot("panels", plots.columns(panels, per_panel, "target panel", chance), "The same for each target panel."),
+        ],
+        tables=[
+            Table(
+                "All conditions",
+                ("heads", "on target", "95 % interval", "answers", *OUTCOMES, "made with"),
+                [
+                    [labels[kind], percent(one["accuracy"]), interval(one), one["n"], *outcomes(one), source(one)]
+                    for kind, one in found.items()
+                ],
+            ),
+            Table(
+                "Per target panel",
+                ("heads", *(f"panel {panel}" for panel in panels)),
+                [[labels[kind], *(share(row) for row in one["per_panel"])] for kind, one in found.items()],
+            ),
+            Table(
+                "Which panel the answers describe, whatever the target",
+                ("heads", *(f"panel {panel}" for panel in panels), "none"),
+                [[labels[kind], *one["picks"], one["outcomes"]["unattributable"]] for kind, one in found.items()],
+            ),
+        ],
+        compared=[
+            Compared(row.what, row.paper, percent(found[kind]["accuracy"]))
+            for row, kind in zip(paper, ("gaze", "random", "all"), strict=True)
+        ],
+        caveats=caveats,
+    )
+
+
+def told(unsteered: dict[str, Any]) -> str:
+    """Which panels the model describes of itself."""
+    said = [f"panel {panel} in {count}" for panel, count in enumerate(unsteered["picks"], start=1) if count]
+    return ", ".join([*said, f"none in {unsteered['unattributable']}"]) + f" of {unsteered['n']} answers"
