@@ -9,9 +9,10 @@ import numpy as np
 
 from experiments.ask import stop_tokens
 from experiments.flips import bounds
-from experiments.lab import Lab, Purpose, progress
+from experiments.lab import Lab, progress
 from experiments.probes import Prober
 from experiments.records import Records, Row
+from experiments.sources import PURPOSES, Purpose
 from experiments.testbed.wordings import NOTEBOOK_NARRATION, REVERSE_NARRATION
 from gaze.directions import Begun, Direction, difference, narrate, push, random_like
 from gaze.statistics import average, correlation, spearman
@@ -136,7 +137,8 @@ def tell(
 
 
 def prober(lab: Lab) -> Prober:
-    return Prober.make(lab.model, lab.processor, [[NOTEBOOK_NARRATION], [REVERSE_NARRATION]])
+    told = [strip for purpose in PURPOSES for strip in lab.pictures(purpose)]
+    return Prober.make(lab.model, lab.processor, [[NOTEBOOK_NARRATION], [REVERSE_NARRATION]], told)
 
 
 def summaries(lab: Lab, told: Sequence[Strip], rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -1,15 +1,15 @@
 """The command `gaze`."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from convert.cli import run
+from experiments.options import MODES, options
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.
-
-MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
 model_option = click.option(
     "--model",
@@ -75,31 +75,36 @@ def ask_command(
 
 
 @cli.command("reproduce")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/reproduce-DATE-TIME without.")
-@click.option("--strips", default=60, show_default=True, type=click.IntRange(2), help="Strips to evaluate on.")
 @click.option(
-    "--discovery-strips", default=60, show_default=True, type=click.IntRange(2), help="Strips that find the heads."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run folder, gone on with if it is there; runs/reproduce-DATE-TIME without.",
 )
 @click.option(
-    "--selection-strips", default=24, show_default=True, type=click.IntRange(2), help="Strips that choose how many."
+    "--all", "everything", is_flag=True, help="All nine experiments of the paper, in about half an hour on two cores."
 )
-@click.option(
-    "--draws", default=10, show_default=True, type=click.IntRange(1), help="Random head sets to compare with."
-)
-@click.option(
-    "--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores."
-)
-@click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
-@click.option("--precision", type=click.Choice(["ordered", "uniform"]), default="ordered", show_default=True)
-@click.option("--max-new", default=16, show_default=True, type=click.IntRange(1), help="Longest answer in tokens.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@model_option
-@dtype_option
-def reproduce_command(out: Path | None, model: str, dtype: str | None, **settings: Any) -> None:
-    """Find the gaze heads on drawn strips, steer with them, and compare with random heads and with all heads."""
-    from experiments.reproduce import Settings, reproduce
+@options
+def reproduce_command(out: Path | None, everything: bool, model: str, **given: Any) -> None:
+    """Find the gaze heads, steer with them, and compare with random heads and with all heads."""
+    from experiments.reproduce import ALL, SHORT, reproduce
+    from experiments.runner import settings
 
-    reproduce(model, dtype, out, Settings(**settings))
+    folder = out or Path("runs") / f"reproduce-{datetime.now():%Y%m%d-%H%M%S}"
+    reproduce(folder, settings(model, given), ALL if everything else SHORT)
+
+
+@cli.command("judge")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--judge", required=True, help="exact, first, caption, likelihood or chat:MODEL[@URL].")
+@click.option("--dry-run", is_flag=True, help="Count what a chat judge would be sent, and send nothing.")
+def judge_command(run_folder: Path, judge: str, dry_run: bool) -> None:
+    """Judge the saved answers of RUN once more, and write its results and report anew."""
+    from experiments.reproduce import judge_again, rehearse
+
+    if dry_run:
+        click.echo(rehearse(run_folder, judge))
+    else:
+        judge_again(run_folder, judge)
 
 
 def main() -> None:

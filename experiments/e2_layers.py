@@ -102,7 +102,7 @@ def by_layer(lab: Lab, panels: int, layer: int) -> dict[str, Any]:
         "possible": int(np.not_equal(*arrays["evaluation: expected"][:2]).sum()),
         "reverse": effects(arrays, ["reverse"], seed),
         "places": effects(arrays, ["places"], seed),
-        "known": effects(arrays, ["known"], seed) if "known: token" in arrays else [],
+        "known": effects(arrays, ["known"], seed) if "pushed known: token" in arrays else [],
         "other": effects(arrays, ["other"], seed),
         "random": effects(arrays, draws, seed),
         "random_draws": [[row["flip"] for row in effects(arrays, [draw], seed)] for draw in draws],
@@ -117,7 +117,7 @@ def by_layer(lab: Lab, panels: int, layer: int) -> dict[str, Any]:
 def per_panel(arrays: Arrays, layer: int, seed: int) -> list[dict[str, Any]]:
     """Flips behind one layer by the place that is asked for; places without pairs are left out."""
     pairs = evaluated(arrays)
-    flip = arrays["reverse: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
+    flip = arrays["pushed reverse: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
     rows = []
     for place in np.nonzero(pairs.any(axis=0))[0]:
         strip = np.nonzero(pairs[:, place])[0]

@@ -4,9 +4,9 @@ import sys
 from typing import Any
 
 from experiments import study
-from experiments.lab import Lab
+from experiments.lab import NOWHERE, Aim, Condition, Lab
 from experiments.runner import script
-from experiments.testbed.wordings import STATIC
+from experiments.testbed.wordings import DISCOVERY, ORDINALS, STATIC, fill
 from gaze.book import Chapter, Compared
 
 NUMBER, NAME, TITLE = 5, "e5_static", '"This panel": which one does the model mean?'
@@ -23,7 +23,18 @@ PAPER = (
 
 
 def collect(lab: Lab) -> None:
-    study.collect(lab, NAME, STATIC, lab.settings.static)
+    strips = lab.pictures("evaluation")
+    asked = [
+        Condition(
+            f"asked {panel + 1}",
+            fill(DISCOVERY, panel),
+            lab.settings.static,
+            [[Aim(panel, NOWHERE)]] * len(strips),
+            tags={"kind": "asked"},
+        )
+        for panel in range(len(ORDINALS))
+    ]
+    study.collect(lab, NAME, STATIC, lab.settings.static, asked)
 
 
 def sum_up(lab: Lab) -> dict[str, Any]:

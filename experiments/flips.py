@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from experiments.lab import Lab, Purpose
+from experiments.lab import Lab
 from experiments.probes import Order, Prober, Probes, backward, forward, other_orders, probes, questions
+from experiments.sources import PURPOSES, Purpose
+from experiments.testbed.scenes import PANELS
 from experiments.testbed.wordings import LETTER
 from experiments.testbed.wordings import LETTERS as WORDINGS
 from gaze.directions import Direction, difference, random_like, separation
@@ -74,8 +76,11 @@ class Letters:
 
     @cached_property
     def prober(self) -> Prober:
-        longest = [questions(order, text) for order in self.orders for text in (LETTER, *WORDINGS.paraphrases)]
-        return Prober.make(self.lab.model, self.lab.processor, longest)
+        """With room for six panels, whatever the number of these, as all of one shape is compiled once."""
+        orders = (forward(PANELS), backward(PANELS), tuple(np.roll(forward(PANELS), 1).tolist()))
+        kinds = [questions(order, text) for order in orders for text in (LETTER, *WORDINGS.paraphrases)]
+        whole = [strip for purpose in PURPOSES for strip in self.lab.pictures(purpose)]
+        return Prober.make(self.lab.model, self.lab.processor, kinds, whole)
 
     def probes(self, purpose: Purpose, count: int | None = None) -> Probes:
         return probes(self.lab.pictures(purpose)[:count], self.panels, self.seed)
@@ -120,8 +125,8 @@ class Letters:
         bands = np.eye(self.lab.shape[0], dtype=np.float32)
         stacked = np.stack([*vectors.values()])
         found = self.prober.push(asked.strips, questions(order, template), stacked, bands, alpha)
-        tokens = {f"{name}: token": one.token for name, one in zip(vectors, found, strict=True)}
-        return tokens | {f"{name}: scores": one.scores for name, one in zip(vectors, found, strict=True)}
+        tokens = {f"pushed {name}: token": one.token for name, one in zip(vectors, found, strict=True)}
+        return tokens | {f"pushed {name}: scores": one.scores for name, one in zip(vectors, found, strict=True)}
 
     def reordered(self, normal: Read, order: Order) -> Arrays:
         """The same for another order: its own direction, from fewer strips."""
@@ -186,7 +191,7 @@ def effects(
     letters = arrays["letters"]
     values = []
     for name in names:
-        token, scores = arrays[f"{name}: token"], arrays[f"{name}: scores"]
+        token, scores = arrays[f"pushed {name}: token"], arrays[f"pushed {name}: scores"]
         flip, stay = token == letters[there], token == letters[here]
         values.append(np.stack([flip, stay, ~(flip | stay), _score(scores, there) - _score(scores, here)])[..., pairs])
     found = means(np.moveaxis(np.mean(values, axis=0), -1, 0), np.nonzero(pairs)[0], seed)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +22,17 @@ import numpy as np
 from jaxtyping import Int32
 from tqdm import tqdm
 
+from convert.convert import to_orbax
 from experiments.ask import stop_tokens
-from experiments.judging import make_judge
-from experiments.models import TESTBED, open_model, revision
+from experiments.judging import check_judge, make_judge
+from experiments.models import TESTBED, open_model, revision, source
 from experiments.records import Records, Row, write_json
 from experiments.sources import PURPOSES, Purpose, Source, open_source
 from gaze import answers as asking
 from gaze.answers import Ask
 from gaze.heads import HeadSet, random_heads
 from gaze.judge import Failed, Item, Judge
+from gaze.outcomes import is_junk
 from gaze.steer import schedule
 from gaze.strips import Picture, Strip
 from qwen3vl_jax.errors import InputError
@@ -100,7 +103,8 @@ class Aim:
         return cls(target, schedule([(0, target)]))
 
 
-NOWHERE = (Aim(None, np.full(1, -1, np.int32)),)
+NOWHERE = np.full(1, -1, np.int32)
+"""The steps of an answer that is not steered."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ class Lab:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder, self.settings = folder.absolute(), settings
+        check_judge(settings.judge)
         self._claim()
 
     @cached_property
@@ -229,10 +234,15 @@ class Lab:
         return records.rows()
 
     def judged(self, pictures: Sequence[Picture], rows: Sequence[Row]) -> list[Row]:
-        """The rows with the region (`panel`, from 1) that each text describes, None if none, and who says so."""
+        """The rows with the region (`panel`, from 1) that each text describes, None if none, and who says so.
+
+        Junk describes nothing, whatever a judge makes of it.
+        """
         found = self.verdicts(pictures, [(row["strip"], row["text"]) for row in rows])
-        said = [None if region is None else region + 1 for region in found]
-        return [{**row, "panel": panel, "judge": self.judge.name} for row, panel in zip(rows, said, strict=True)]
+        return [
+            {**row, "panel": None if region is None or is_junk(row["text"]) else region + 1, "judge": self.judge.name}
+            for row, region in zip(rows, found, strict=True)
+        ]
 
     def verdicts(self, pictures: Sequence[Picture], texts: Sequence[tuple[str, str]]) -> list[int | None]:
         """Which region (from 0) each text describes, None if none; `texts` are (name of the picture, text).
@@ -256,6 +266,13 @@ class Lab:
         records.finish(sorted(records.keys()))
         said = {row["chunk"]: row["region"] for row in records.rows()}
         return [None if said.get(key) is None else said[key] - 1 for key in keys]
+
+    def with_judge(self, name: str) -> "Lab":
+        """The same run under another judge."""
+        other = copy(self)
+        other.__dict__.pop("judge", None)
+        other.settings = dataclasses.replace(self.settings, judge=name)
+        return other
 
     @cached_property
     def judge(self) -> Judge:
@@ -329,7 +346,13 @@ class Lab:
 
     @cached_property
     def _opened(self) -> tuple[Qwen3VL, Processor]:
-        return open_model(self.settings.model, self.settings.dtype)
+        name = self.settings.model
+        if name == TESTBED:
+            # Converted first, as a real checkpoint would be.
+            name = str(self.folder / "checkpoint")
+            if not Path(name).exists():
+                to_orbax(source(TESTBED), Path(name))
+        return open_model(name, self.settings.dtype)
 
     @cached_property
     def _model_facts(self) -> dict[str, Any]:
@@ -350,10 +373,16 @@ class Lab:
         # Another judge may go over the same answers.
         mine = json.loads(json.dumps({**dataclasses.asdict(self.settings), "judge": None}))
         if not path.exists():
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise InputError(f"{self.folder} exists already and is no run: give another --out")
             write_json(path, mine)
             return
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        if differing := [name for name in mine if theirs.get(name) != mine[name]]:
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            differing = [name for name in mine if theirs.get(name) != mine[name]]
+        except (OSError, ValueError, AttributeError):
+            raise InputError(f"{path} cannot be read: give another --out") from None
+        if differing:
             name = differing[0]
             raise InputError(
                 f"{self.folder} holds a run with {name} {theirs.get(name)} instead of {mine[name]}: give another --out"

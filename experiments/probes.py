@@ -18,14 +18,15 @@ from experiments.testbed.wordings import LETTER, ORDER_PREFIX, REVERSE_PREFIX, f
 from gaze.directions import Begun, begin, letter_tokens, observe, sweep
 from gaze.score import split
 from gaze.strips import Strip
+from qwen3vl_jax.images import smart_resize
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Processor
 
 Order = tuple[int, ...]
 """Panels from 0 in the order in which they are read."""
 
-STRIPS = 12
-"""Strips that are asked about at once."""
+ROWS = 72
+"""Questions that are asked at once: the six of twelve strips, or the three of 24."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Prober:
-    """A model that is asked for letters.
+    """A model that is asked for letters; all it is asked has the same shape, so that little is compiled.
 
     Attributes:
       tokens: of the letters.
       text, ending: room for the text of any prompt, and for what follows where the questions about a strip part.
+      patches: room for any picture.
     """
 
     model: Qwen3VL
@@ -71,13 +73,24 @@ class Prober:
     tokens: Int32[np.ndarray, " letter"]
     text: int
     ending: int
+    patches: int
 
     @classmethod
-    def make(cls, model: Qwen3VL, processor: Processor, kinds: Sequence[Sequence[str]]) -> "Prober":
-        """With room for these kinds of questions, one kind at a time. Raises InputError if a letter is not one token."""
+    def make(
+        cls, model: Qwen3VL, processor: Processor, kinds: Sequence[Sequence[str]], strips: Sequence[Strip]
+    ) -> "Prober":
+        """With room for these kinds of questions, one kind at a time, and for pictures of these sizes and smaller ones.
+
+        Raises InputError if a letter is not one token.
+        """
         spelled = [[processor.tokenizer(processor.chat(text))["input_ids"] for text in kind] for kind in kinds]
         text = max(len(tokens) for kind in spelled for tokens in kind)
-        return cls(model, processor, letter_tokens(processor.tokenizer, LETTERS), text, max(map(_ending, spelled)))
+        how = processor.settings
+        sizes = {strip.image.size for strip in strips}
+        resized = [smart_resize(high, wide, how.factor, how.min_pixels, how.max_pixels) for wide, high in sizes]
+        patches = max(high * wide for high, wide in resized) // how.patch_size**2
+        tokens = letter_tokens(processor.tokenizer, LETTERS)
+        return cls(model, processor, tokens, text, max(map(_ending, spelled)), patches)
 
     def observe(
         self, strips: Sequence[Strip], questions: Sequence[str]
@@ -121,20 +134,19 @@ class Prober:
         ]
 
     def begun(
-        self, strips: Sequence[Strip], questions: Sequence[str], room: int = 0, size: int = STRIPS
+        self, strips: Sequence[Strip], questions: Sequence[str], room: int = 0, rows: int = ROWS
     ) -> Iterator[tuple[int, Begun]]:
         """All questions about some strips at a time, in batches of one shape, and how many of their strips count."""
-        size = min(size, len(strips))
+        size = min(max(1, rows // len(questions)), len(strips))
         texts = [self.processor.chat(question) for question in questions]
+        cells = self.patches // self.processor.settings.merge_size**2
         for start in range(0, len(strips), size):
             some = [strip.image for strip in strips[start : start + size]]
             # A filler is a picture of its own, as a picture seen twice is encoded once.
             images = some + [some[-1].copy() for _ in range(size - len(some))]
-            asked = self.processor(texts * size, [[image] for image in images for _ in texts])
-            assert asked.images is not None
-            cells = asked.images.patches.shape[1] // self.processor.settings.merge_size**2
-            prefix, words = split(asked.prompt, size, self.text + cells, self.ending)
-            yield len(some), begin(self.model, jax.tree.map(jnp.asarray, asked.images), prefix, words, room=room)
+            asked = self.processor(texts * size, [[image] for image in images for _ in texts], patches=self.patches)
+            prefix, endings = split(asked.prompt, size, self.text + cells, self.ending)
+            yield len(some), begin(self.model, jax.tree.map(jnp.asarray, asked.images), prefix, endings, room=room)
 
 
 def probes(strips: Sequence[Strip], panels: int, seed: int) -> Probes:

@@ -1,17 +1,18 @@
 """Runs experiments: each by itself as `python -m experiments.eN_NAME`, or one after the other into one report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
 from convert.cli import run
 from experiments.lab import Lab, Settings
 from experiments.models import TESTBED
+from experiments.options import options
 from experiments.records import write_json
 from gaze.book import Chapter
 
@@ -28,27 +29,16 @@ NAMES = (
 )
 
 
-class Experiment(Protocol):
-    """A module of this package.
-
-    `collect` does all that needs the model and saves it; `sum_up` makes plain JSON of what is saved; `chapter` tells it.
-    """
-
-    NUMBER: int
-    NAME: str
-    TITLE: str
-
-    def collect(self, lab: Lab) -> None: ...
-    def sum_up(self, lab: Lab) -> dict[str, Any]: ...
-    def chapter(self, lab: Lab, results: dict[str, Any]) -> Chapter: ...
-
-
 def experiment(name: str) -> ModuleType:
-    """An experiment by its name, such as e4_vqa."""
+    """An experiment by its name, such as e4_vqa: a module with NUMBER, NAME, TITLE and three functions.
+
+    `collect(lab)` does all that needs the model and saves it; `sum_up(lab)` makes plain JSON of what is saved;
+    `chapter(lab, results)` tells it as a `gaze.book.Chapter`.
+    """
     return import_module(f"experiments.{name}")
 
 
-def perform(one: Experiment | ModuleType, lab: Lab) -> Chapter:
+def perform(one: ModuleType, lab: Lab) -> Chapter:
     """Runs an experiment, or the part of it that is not yet done, and writes its results.json."""
     one.collect(lab)
     results = one.sum_up(lab)
@@ -61,33 +51,6 @@ def presets(model: str) -> Settings:
     """The paper's settings, or for the testbed, whose captions have seven tokens, shorter ones."""
     small = Settings(model=model, segment=7, static=16, narration=60)
     return small if model == TESTBED else Settings(model=model, judge="likelihood")
-
-
-OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--model", default=TESTBED, show_default=True, help="A converted checkpoint, a Hugging Face folder or a hub name."),
-    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Compute in this; float32 on a CPU, else as stored, without."),
-    click.option("--strips", help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
-    click.option("--share", is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
-    click.option("--discovery", type=click.IntRange(2), help="Strips that find the heads (default: 60)."),
-    click.option("--selection", type=click.IntRange(2), help="Strips that choose how many heads (default: 24)."),
-    click.option("--evaluation", type=click.IntRange(2), help="Strips to evaluate on (default: 60)."),
-    click.option("--heads", help="Use this head set in place of the heads that are found."),
-    click.option("--k", type=click.IntRange(1), help="Number of heads; chosen on the selection strips without."),
-    click.option("--draws", type=click.IntRange(1), help="Random head sets to compare with (default: 10)."),
-    click.option("--strength", type=float, help="Added to, or subtracted from, the attention scores (default: 10000)."),
-    click.option("--mode", help="boost_suppress, suppress_image, suppress_all or max_suppress_all."),
-    click.option("--precision", type=click.Choice(["ordered", "uniform"])),
-    click.option("--segment", type=click.IntRange(1), help="Tokens of a part of a scheduled narration."),
-    click.option("--judge", help="exact, first, caption, likelihood or chat:MODEL."),
-    click.option("--seed", type=click.IntRange(0), help="(default: 0)"),
-)  # fmt: skip
-
-
-def options(command: Any) -> Any:
-    """Gives a command the settings of a run as options; what is not given is left to `settings`."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
 
 
 def settings(model: str, given: dict[str, Any]) -> Settings:

@@ -22,7 +22,7 @@ def every_panel(pictures: Sequence[Picture]) -> list[list[Aim]]:
 
 def nowhere(pictures: Sequence[Picture]) -> list[Sequence[Aim]]:
     """For each picture one answer, not steered."""
-    return [NOWHERE for _ in pictures]
+    return [[Aim(None, NOWHERE)] for _ in pictures]
 
 
 def controls(lab: Lab, heads: HeadSet) -> dict[str, list[HeadSet]]:
@@ -40,14 +40,15 @@ def controls(lab: Lab, heads: HeadSet) -> dict[str, list[HeadSet]]:
     }
 
 
-def collect(lab: Lab, name: str, question: str, max_new: int) -> None:
-    """Generates the answers of all conditions."""
+def collect(lab: Lab, name: str, question: str, max_new: int, others: Sequence[Condition] = ()) -> None:
+    """Generates the answers of all conditions, and of those that an experiment adds."""
     strips, heads = lab.pictures("evaluation"), lab.heads()
     aims = every_panel(strips)
     conditions = [
         Condition("unsteered", question, max_new, nowhere(strips)),
         Condition("gaze", question, max_new, aims, heads),
         Condition("gaze, uniform", question, max_new, aims, heads, precision="uniform"),
+        *others,
     ]
     for kind, sets in controls(lab, heads).items():
         for draw, drawn_heads in enumerate(sets):
@@ -69,6 +70,8 @@ def sum_up(lab: Lab, name: str) -> dict[str, Any]:
         groups.setdefault(row["condition"], []).append(row)
     alone, gaze = groups["unsteered"], groups["gaze"]
     conditions = {title: condition(groups[title], alone, seed) for title in ("gaze", "gaze, uniform")}
+    if asked := [row for row in rows if row.get("kind") == "asked"]:
+        conditions["asked"] = condition(asked, alone, seed)
     for kind in ("random", "paper", "code", "all"):
         draws = [some for some in groups.values() if some[0].get("kind") == kind]
         pooled = condition([row for some in draws for row in some], alone, seed)
@@ -89,6 +92,7 @@ NAMES: dict[str, tuple[str, plots.Role]] = {
     "paper": ("random heads, the paper's way", "random"),
     "code": ("lowest scores, the released scripts' way", "random"),
     "all": ("all {all} heads", "all"),
+    "asked": ("asked by number, not steered", "unsteered"),
 }
 
 
@@ -103,7 +107,9 @@ def chapter(
     chance = 1 / len(gaze["per_panel"])
     panels = [str(row["panel"]) for row in gaze["per_panel"]]
     per_panel = [
-        line(labels[kind], NAMES[kind][1], range(len(panels)), found[kind]["per_panel"]) for kind in ("gaze", "random")
+        line(labels[kind], NAMES[kind][1], range(len(panels)), found[kind]["per_panel"])
+        for kind in ("gaze", "random", "asked")
+        if kind in found
     ]
     findings = [
         f"Steered with {gaze['k']} gaze heads, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips describe the target "
@@ -117,7 +123,7 @@ def chapter(
     worst = min(gaze["per_panel"], key=lambda row: row["accuracy"])
     caveats = [
         f"The worst target is panel {worst['panel']}: {share(worst)}.",
-        f"An answer that is what the model says anyway counts as a hit where it is right: {gaze['outcomes']['baseline']} of {gaze['n']} "
+        f"An answer that is what the model says anyway counts as a hit where it is right: {gaze['outcomes']['same_code']} of {gaze['n']} "
         "steered answers equal the unsteered one.",
     ]
     return Chapter(
@@ -129,7 +135,7 @@ def chapter(
         plots=[
             Plot(
                 "conditions",
-                plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in NAMES], chance),
+                plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in found], chance),
                 "Answers that describe the target panel. Rings are single draws of random heads; bars are 95 % intervals over strips.",
             ),
             Plot("panels", plots.columns(panels, per_panel, "target panel", chance), "The same for each target panel."),

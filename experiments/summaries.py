@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.bench import Record
+from experiments.records import Row as Record
 from experiments.testbed.scenes import PANELS
-from gaze.statistics import UNATTRIBUTABLE, Estimate, accuracy, against_controls, panel_accuracy, tally
+from gaze.outcomes import count, outcome
+from gaze.statistics import UNATTRIBUTABLE, Estimate, accuracy, against_controls, panel_accuracy
 
 
 def measured(records: Sequence[Record], seed: int) -> dict[str, Any]:
@@ -44,30 +45,18 @@ def against(draws: Sequence[Sequence[Record]], gaze: Sequence[Record], seed: int
 
 
 def condition(records: Sequence[Record], alone: Sequence[Record], seed: int) -> dict[str, Any]:
-    """`measured`, and what became of the other answers; `alone` are the unsteered answers about the same strips."""
-    unsteered = {row["strip"]: row["text"] for row in alone}
-    counted = tally(_judged(records), _arrays(records)[1], PANELS)
-    outcomes = {
-        "hit": counted.hit,
-        "wrong": counted.wrong,
-        "unattributable": counted.unattributable,
-        "empty": sum(not row["text"] for row in records),
-        "junk": 0,
-        "baseline": sum(row["text"] == unsteered[row["strip"]] for row in records),
+    """`measured`, and what became of the answers; `alone` are the unsteered answers about the same strips."""
+    unsteered = {row["strip"]: (row["text"], _region(row)) for row in alone}
+    counted = count(
+        [outcome(row["text"], _region(row), row["target"] - 1, *unsteered[row["strip"]]) for row in records]
+    )
+    picks = np.bincount([row["panel"] - 1 for row in records if row["panel"]], minlength=PANELS)
+    return {
+        **provenance(records[0]),
+        **measured(records, seed),
+        "outcomes": asdict(counted),
+        "picks": picks.tolist(),
     }
-    return {**provenance(records[0]), **measured(records, seed), "outcomes": outcomes, "picks": list(counted.picks)}
-
-
-def random_condition(
-    draws: Sequence[Sequence[Record]], heads: Sequence[Sequence[tuple[int, int]]], alone: Sequence[Record], seed: int
-) -> dict[str, Any]:
-    """All draws together (the interval is over strips), and each draw by itself."""
-    pooled = condition([row for records in draws for row in records], alone, seed)
-    single = [
-        {"accuracy": float(_arrays(records)[0].mean()), "heads": [list(head) for head in drawn]}
-        for records, drawn in zip(draws, heads, strict=True)
-    ]
-    return {**pooled, "draws": single}
 
 
 def baseline(alone: Sequence[Record]) -> dict[str, Any]:
@@ -82,6 +71,10 @@ def _arrays(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     target = np.array([row["target"] - 1 for row in records])
     _, strip = np.unique([row["strip"] for row in records], return_inverse=True)
     return _judged(records) == target, target, strip
+
+
+def _region(record: Record) -> int | None:
+    return None if record["panel"] is None else record["panel"] - 1
 
 
 def _judged(records: Sequence[Record]) -> np.ndarray:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.summaries import PROVENANCE
-from gaze.plots import Line, Measure, Role
+from gaze.plots import Line, Measure, Numbers, Role
 
 Found = Mapping[str, Any]
 """A measured share: `accuracy`, `interval`, `n`, `strips`, and where it comes from."""
 
-OUTCOMES = ("wrong", "unattributable", "empty", "junk", "as unsteered")
+OUTCOMES = ("wrong panel", "no panel", "empty", "junk", "as unsteered", "was so unsteered")
 """Column heads of `outcomes`."""
 
 
@@ -38,9 +38,9 @@ def source(found: Found) -> str:
 
 
 def outcomes(found: Found) -> list[int]:
-    """What became of the answers that miss; a column each of `OUTCOMES`."""
+    """What became of the answers; a column each of `OUTCOMES`."""
     counted = found["outcomes"]
-    return [counted[name] for name in ("wrong", "unattributable", "empty", "junk", "baseline")]
+    return [counted[name] for name in ("wrong", "unattributable", "empty", "junk", "same_code", "baseline_on_target")]
 
 
 def measure(name: str, role: Role, found: Found) -> Measure:
@@ -49,7 +49,7 @@ def measure(name: str, role: Role, found: Found) -> Measure:
     return Measure(name, role, found["accuracy"], *found["interval"], draws if len(draws) > 1 else ())
 
 
-def line(name: str, role: Role, places: Sequence[float], found: Sequence[Found]) -> Line:
+def line(name: str, role: Role, places: Numbers, found: Sequence[Found]) -> Line:
     """A line of `gaze.plots.sweep` and its like."""
     low, high = zip(*(one["interval"] for one in found), strict=True)
     return Line(name, role, places, [one["accuracy"] for one in found], low, high)

@@ -37,7 +37,9 @@ TITLES = {
 
 LONG_TABLE = 14
 PICTURE_WIDTH = 1024
-NUMBER_LIKE = re.compile(r"[-−+±<>≤≥~×]?\s*\d[\d.,]*(e[−+]\d+)?\s*%?(\s*(to|of|±|–|/|\()\s*[-−+]?[\d.][\d.,]*\s*%?\)?)*|–|")
+NUMBER_LIKE = re.compile(
+    r"[-−+±<>≤≥~×]?\s*\d[\d.,]*(e[−+]\d+)?\s*%?(\s*(to|of|±|–|/|\()\s*[-−+]?[\d.][\d.,]*\s*%?\)?)*|–|"
+)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _write_plots(folder: Path, chapter: Chapter) -> list[_Shown]:
 
 
 def _shown(plot: Plot, svg: str) -> _Shown:
-    photo = any(np.ndim(image.get_array()) == 3 for axes in plot.figure.axes for image in axes.images)
+    photo = any(np.ndim(np.asarray(image.get_array())) == 3 for axes in plot.figure.axes for image in axes.images)
     return _Shown(plot, _embed(svg.encode(), "svg+xml"), str(plot.figure.get_label() or plot.caption), photo)
 
 
@@ -255,7 +257,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gaze"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"columns": _columns, "cell": lambda value: _column([value])[0]}
+    environment.filters |= {"columns": _columns, "cell": _alone}
     return environment
 
 
@@ -264,6 +266,10 @@ def _columns(table: Table) -> list[tuple[list[str], bool]]:
     columns = [list(column) for column in zip(*table.rows, strict=True)] or [[] for _ in table.columns]
     shown = [_column(column) for column in columns]
     return [(cells, all(map(NUMBER_LIKE.fullmatch, cells))) for cells in shown]
+
+
+def _alone(cell: Cell) -> str:
+    return _column([cell])[0]
 
 
 def _column(cells: Sequence[Cell]) -> list[str]:

@@ -66,9 +66,13 @@ def switch_pairs(seed: int, name: str, panels: int, count: int) -> list[tuple[in
     return [(first, second) for first, second in drawn]
 
 
-def targets(order: Order, segment: int, delay: int) -> Int32[np.ndarray, " step"]:
-    """The panel of every step, see `gaze.steer.Steering`; -1 for the first `delay` steps."""
-    return np.concatenate([np.full(delay, -1), np.repeat(order, segment)]).astype(np.int32)
+def targets(order: Int[np.ndarray, " panel"], segment: int, delay: int) -> Int32[np.ndarray, " step"]:
+    """The panel of every step, see `gaze.steer.Steering`; -1 for the first `delay` (0 or 1) steps.
+
+    The last step stands for all later ones. All schedules of as many segments have as many steps.
+    """
+    steps = np.concatenate([np.full(delay, -1), np.repeat(order, segment), order[-1:]])
+    return steps[: len(order) * segment + 1].astype(np.int32)
 
 
 class Told(NamedTuple):
@@ -76,29 +80,29 @@ class Told(NamedTuple):
 
     Attributes:
       segments: the text of each segment's tokens, wherever that cuts; the paper's unit.
-      opened: the whole first sentence that starts in each segment; empty if none does.
+      central: the whole first sentence whose middle lies in each segment; empty if there is none.
       sentences: all of them.
     """
 
     segments: list[str]
-    opened: list[str]
+    central: list[str]
     sentences: list[Passage]
 
 
 def cut(text: str, ends: Int[np.ndarray, " token"], segment: int, count: int, delay: int = 0) -> Told:
-    """Cuts a text into `count` segments of tokens; sentences belong to the segment, `delay` tokens late, that they start in.
+    """Cuts a text into `count` segments of tokens. A sentence belongs to the segment that its middle lies in.
 
     Args:
       ends: of `gaze.passages.token_ends`.
+      delay: tokens by which segments come late for sentences; the texts of tokens are cut as in the paper's code.
     """
     told = sentences(text, ends)
-    opened = []
-    for number in range(count):
-        begin = number * segment + (delay if number else 0)
-        end = (number + 1) * segment + delay
-        opened.append(next((one.text for one in told if begin <= one.start < end), ""))
+    middles = [max((one.start + one.stop - 1) // 2 - delay, 0) // segment for one in told]
+    central = [
+        next((one.text for one, middle in zip(told, middles, strict=True) if middle == number), "") for number in range(count)
+    ]
     parts = [between(text, ends, segment * number, segment * (number + 1)) for number in range(count)]
-    return Told(parts, opened, told)
+    return Told(parts, central, told)
 
 
 def nearest(text: str, captions: Sequence[str]) -> int | None:

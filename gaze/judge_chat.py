@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate
 from threading import Lock
 from typing import Any
@@ -43,7 +42,7 @@ HEIGHT, HEADER, GAP, QUALITY = 256, 40, 8, 90
 """Of the numbered panels, in pixels, and of the JPEG that is sent."""
 
 REPLY_TOKENS = 16
-KEY = "OPENAI_API_KEY"
+KEY, ENDPOINT = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 
 
 @dataclass
@@ -66,8 +65,8 @@ class Chat:
 
     Attributes:
       model: as the endpoint calls it.
-      base_url: of the endpoint, None for OpenAI's own; the key is taken from the environment (`OPENAI_API_KEY`), and
-        may be missing where a `base_url` is given.
+      base_url: of the endpoint; by default `OPENAI_BASE_URL` of the environment, and OpenAI's own without. The key
+        is the environment's `OPENAI_API_KEY`, which may be missing where there is a `base_url`.
       retries, timeout: for each request; seconds.
       parallel: requests under way at a time.
       dry_run: builds and counts the requests, sends none: all fail.
@@ -85,11 +84,12 @@ class Chat:
     dry_run: bool = False
     bill: Bill = field(default_factory=Bill, init=False)
     refused: str | None = field(default=None, init=False)
+    client: Any = field(init=False, repr=False)
     lock: Any = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.dry_run:
-            self.client  # noqa: B018: a missing key should be known before the first item
+        self.base_url = self.base_url or os.environ.get(ENDPOINT)
+        self.client = None if self.dry_run else _client(self)
 
     @property
     def name(self) -> str:
@@ -100,17 +100,6 @@ class Chat:
         wording = (QUESTION, BASELINE if self.show_baseline else "", REPLY_TOKENS)
         return digest(self.name, 1, self.base_url, wording, (HEIGHT, HEADER, GAP, QUALITY))
 
-    @cached_property
-    def client(self) -> Any:
-        try:
-            from openai import OpenAI  # an extra
-        except ImportError:
-            raise InputError("a chat judge needs the openai package: pip install openai") from None
-        key = os.environ.get(KEY)
-        if not key and self.base_url is None:
-            raise InputError(f"the chat judge {self.model} needs a key: set {KEY}, or give the base_url of an endpoint")
-        return OpenAI(api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries)
-
     def __call__(self, items: Sequence[Item]) -> list[Verdict]:
         keys = [(id(item.picture), item.text.strip(), item.baseline if self.show_baseline else None) for item in items]
         distinct = dict(zip(keys, items, strict=True))  # answers of one strip are often the same
@@ -118,39 +107,43 @@ class Chat:
             verdicts = dict(zip(distinct, pool.map(self._judge, distinct.values()), strict=True))
         return [verdicts[key] for key in keys]
 
-    def request(self, item: Item) -> dict[str, Any]:
-        """What is sent about an item: arguments of `chat.completions.create`."""
-        picture, baseline = _jpeg(numbered(item.picture)), ""
+    def question(self, item: Item) -> str:
+        """The words that go with the picture."""
+        baseline = ""
         if self.show_baseline and item.baseline is not None:
             baseline = BASELINE.format(text=item.baseline.strip())
-        question = QUESTION.format(count=len(item.picture), text=item.text.strip(), baseline=baseline)
-        content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": question}]
-        messages = [{"role": "user", "content": content}]
-        return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": REPLY_TOKENS}
+        return QUESTION.format(count=len(item.picture), text=item.text.strip(), baseline=baseline)
 
     def _judge(self, item: Item) -> Verdict:
         if not item.text.strip():
             return None
         if self.refused is not None:
             return Failed(self.refused)
-        request = self.request(item)
-        self._count(item, request)
-        reply = Failed("a dry run sends nothing") if self.dry_run else self._send(request)
+        sheet, question = numbered(item.picture), self.question(item)
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": _jpeg(sheet)}},
+            {"type": "text", "text": question},
+        ]
+        self._count(sheet, question)
+        reply = Failed("a dry run sends nothing") if self.dry_run else self._send(content)
         return reply if isinstance(reply, Failed) else parse(reply, len(item.picture))
 
-    def _count(self, item: Item, request: dict[str, Any]) -> None:
-        width, height = numbered(item.picture).size
-        letters = len(request["messages"][0]["content"][1]["text"])
+    def _count(self, sheet: Image.Image, question: str) -> None:
         with self.lock:
             self.bill.requests += 1
             self.bill.images += 1
-            self.bill.tokens += math.ceil(letters / 4) + math.ceil(width / 32) * math.ceil(height / 32)
+            self.bill.tokens += math.ceil(len(question) / 4) + math.ceil(sheet.width / 32) * math.ceil(
+                sheet.height / 32
+            )
 
-    def _send(self, request: dict[str, Any]) -> str | Failed:
+    def _send(self, content: list[dict[str, Any]]) -> str | Failed:
         import openai
 
+        messages = [{"role": "user", "content": content}]
         try:
-            reply = self.client.chat.completions.create(**request)
+            reply = self.client.chat.completions.create(
+                model=self.model, messages=messages, temperature=0, max_tokens=REPLY_TOKENS
+            )
             return reply.choices[0].message.content or ""
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             self.refused = f"the endpoint refuses: {error}"
@@ -183,6 +176,17 @@ def numbered(picture: Picture) -> Image.Image:
         draw.text((left + width / 2, HEADER / 2), str(number), "black", font, anchor="mm")
         sheet.paste(panel, (left + (width - panel.width) // 2, HEADER + (HEIGHT - panel.height) // 2))
     return sheet
+
+
+def _client(judge: Chat) -> Any:
+    try:
+        from openai import OpenAI  # an extra
+    except ImportError:
+        raise InputError("a chat judge needs the openai package: pip install openai") from None
+    key = os.environ.get(KEY)
+    if not key and judge.base_url is None:
+        raise InputError(f"the chat judge {judge.model} needs a key: set {KEY}, or {ENDPOINT} for an endpoint without")
+    return OpenAI(api_key=key or "none", base_url=judge.base_url, timeout=judge.timeout, max_retries=judge.retries)
 
 
 def _jpeg(image: Image.Image) -> str:

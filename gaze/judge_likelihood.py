@@ -101,9 +101,9 @@ class Likelihood:
         images, prompt = self._prompts([*crops, *(crops[-1].copy() for _ in range(fill))])
         cache, hidden = _read(self.model, images, prompt)
         owner = np.pad(np.repeat(np.arange(len(pictures)), list(map(len, pictures))), (0, fill), mode="edge")
-        ids, length = _padded(tokens)
+        ids, length = (jnp.asarray(leaf[:, owner]) for leaf in _padded(tokens))
         chunks = [slice(start, start + TEXTS) for start in range(0, len(ids), TEXTS)]
-        parts = [_follow(self.model, cache, hidden, ids[some][:, owner], length[some][:, owner]) for some in chunks]
+        parts = [_follow(self.model, cache, hidden, ids[some], length[some]) for some in chunks]
         return np.concatenate([np.asarray(part) for part in parts])[:, : len(crops)]
 
     def _prompts(self, crops: Sequence[Image.Image]) -> tuple[Images, Prompt]:
@@ -174,16 +174,16 @@ def _follow(
     model: Qwen3VL,
     cache: Cache,
     hidden: Float[Array, "row embed"],
-    ids: Int32[np.ndarray, "text row token"],
-    length: Int32[np.ndarray, "text row"],
+    ids: Int32[Array, "text row token"],
+    length: Int32[Array, "text row"],
 ) -> Float32[Array, "text row"]:
     """Mean log-probability of each text's first `length` tokens; 0 for none."""
-    branch = cache.branch(1, ids.shape[2])
+    branch = cache.branch(1, ids.shape[2] - 1)
 
     def score(text: tuple[Array, Array]) -> Float32[Array, "row"]:
         ids, length = text
         # Padding stands behind the text, where nothing that counts can see it.
-        later = model.extend(ids, branch).hidden[:, :-1]
+        later = model.extend(ids[:, :-1], branch).hidden
         logs = lax.map(token_logs, (jnp.concatenate([hidden[:, None], later], axis=1), ids))
         counts = jnp.arange(ids.shape[1])[None, :] < length[:, None]
         return jnp.sum(logs, axis=1, where=counts) / jnp.maximum(length, 1).astype(jnp.float32)

@@ -99,7 +99,7 @@ def is_junk(text: str) -> bool:
         return False
     words = re.findall(r"[^\W\d_]+", text.lower())
     different, total = len(set(words)), len(words)
-    real = any(1 < len(set(word)) and len(word) < 5 * len(set(word)) for word in words)
+    real = any(len(set(word)) > 1 and len(word) < 5 * len(set(word)) for word in words)
     stuck = different < 4 <= total and total >= 2 * different
     return 2 * len(letters) <= len(visible) or not real or stuck or total >= 5 * different
 

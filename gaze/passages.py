@@ -67,10 +67,10 @@ def numbered(text: str, ends: Int[np.ndarray, " token"]) -> dict[int, Passage]:
     A line starts with its announcement, which is left out of its text. Only the first of two with one number counts.
     """
     marks = list(MARKER.finditer(text))
-    stops = [mark.start() for mark in marks[1:]] + [len(text)]
+    places = [*(mark.start() for mark in marks), len(text)]
     found = [
         (int(mark.group(1)) - 1, text[mark.end() : stop].strip(" \n*"), mark.start())
-        for mark, stop in zip(marks, stops, strict=True)
+        for mark, stop in zip(marks, places[1:], strict=False)
     ]
     passages = _passages([(said, place) for _, said, place in found], ends)
     lines: dict[int, Passage] = {}

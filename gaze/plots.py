@@ -72,7 +72,8 @@ def conditions(measures: Sequence[Measure], chance: Number | None = None, label:
         axes.annotate(share(one.value), (1.06, place), xytext=(0, 0), **_label("ink"))
         draws = np.sort(np.asarray(one.draws, np.float64))
         lift = place + 0.25 + 0.1 * (np.arange(draws.size) % 2)
-        axes.plot(draws, lift, "o", color=colour, markersize=4, mfc="none", mew=0.9, clip_on=False)
+        if draws.size:  # An empty line that is not clipped would push the layout about.
+            axes.plot(draws, lift, "o", color=colour, markersize=4, mfc="none", mew=0.9, clip_on=False)
     axes.set_yticks(range(len(measures)), labels=[wrapped(one.name) for one in measures])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(measures) - 0.4, -0.75)
@@ -159,15 +160,17 @@ def columns(
 
 
 def described(figure: Figure, words: str) -> Figure:
-    """The figure with its words for those who cannot see it."""
+    """The figure with its words for those who cannot see it, laid out once and for all."""
     figure.set_label(words)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     return figure
 
 
-def highest(*values: Float[np.ndarray, "..."]) -> float:
+def highest(*values: Float[np.ndarray, "..."]) -> np.float64:
     """The largest finite number; 1 if none is above 0, so that it always ends a scale."""
-    best = max((float(np.max(one[np.isfinite(one)], initial=0.0)) for one in values), default=0.0)
-    return best if best > 0 else 1.0
+    best = np.float64(max((np.max(one[np.isfinite(one)], initial=0.0) for one in values), default=0.0))
+    return best if best > 0 else np.float64(1.0)
 
 
 def share(value: Number | np.floating) -> str:

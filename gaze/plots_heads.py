@@ -26,7 +26,8 @@ def score_map(scores: Float[np.ndarray, "layer heads"], chosen: Sequence[Head], 
     if scores.size <= 100:
         write_in(axes, scores, "{:.2f}")
     _colour_bar(figure, image, [axes], label)
-    best = ", ".join(f"L{layer}H{head} {scores[layer, head]:.2f}" for layer, head in list(chosen)[:8])
+    known = [(*place, scores[place]) for place in chosen if np.isfinite(scores[place])]
+    best = ", ".join(f"L{layer}H{head} {score:.2f}" for layer, head, score in known[:8]) or "none"
     return described(figure, f"Heat map of the {label} by layer and head, {len(chosen)} heads outlined. Best: {best}.")
 
 
@@ -41,11 +42,11 @@ def score_distribution(
     figure, axes = _figure(2.9)
     real, null = real[np.isfinite(real)], null[np.isfinite(null)].reshape(-1)
     draws = max(1, round(null.size / max(1, real.size)))
-    edges = np.linspace(min(0.0, float(np.min(real, initial=0.0))), highest(real, null), 41)
+    edges = np.linspace(min(0.0, float(np.min(real, initial=0.0))), highest(real, null), 41).tolist()
     axes.hist(null, edges, weights=np.full(null.size, 1 / draws), color=PALETTE["quiet"], alpha=0.5, label=names[1])
     axes.hist(real, edges, color=PALETTE["gaze"], histtype="step", linewidth=1.6, label=names[0])
-    axes.set_yscale("log")
     axes.set_ylim(0.3, 2 * max(1, real.size))
+    axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     limit = float(np.max(null, initial=0.0))

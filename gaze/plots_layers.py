@@ -1,6 +1,7 @@
 """The figures of layer steering: in which layer the order of reading is decided."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -45,7 +46,8 @@ def separation(
     columns = min(4, len(points))
     rows = -(-len(points) // columns)
     figure = Figure(figsize=(WIDTH, 1.9 + 1.5 * rows), layout="constrained")
-    line, clouds = figure.subfigures(2, 1, height_ratios=[1.7, 1.5 * rows])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.7, 1.5 * rows])
+    line, clouds = halves
     axes = line.subplots()
     layers = np.arange(len(silhouette))
     axes.plot(layers, silhouette, color=PALETTE["gaze"], marker="o", markersize=3.5, linewidth=1.4)
@@ -73,7 +75,7 @@ def spread(values: Float[np.ndarray, " case"], marked: Mapping[str, Number], lab
     """The distribution of a share over many cases (orderings, draws), with the cases that have a name marked."""
     figure, axes = _figure(2.6)
     finite = values[np.isfinite(values)]
-    axes.hist(finite, np.linspace(0, 1, 41), color=PALETTE["quiet"], alpha=0.55)
+    axes.hist(finite, np.linspace(0, 1, 41).tolist(), color=PALETTE["quiet"], alpha=0.55)
     top = axes.get_ylim()[1]
     for place, (name, value) in enumerate(marked.items()):
         axes.axvline(value, color=PALETTE["chosen" if place else "gaze"], linewidth=1.6)

@@ -100,7 +100,7 @@ def grid(
     """
     figure, axes = _figure(np.clip(0.4 * len(rows), 1.2, 6.0) + 1.0)
     axes.patch.set(facecolor="white", edgecolor=PALETTE["line"], hatch="////", linewidth=0)
-    image = _heatmap(axes, values, vmax=max(highest(values), 1e-9))
+    image = _heatmap(axes, values, vmax=highest(values))
     write_in(axes, values, "{:.0%}")
     axes.set_yticks(range(len(rows)), labels=rows)
     axes.set_xticks(range(len(columns)), labels=columns)

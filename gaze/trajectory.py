@@ -62,12 +62,43 @@ def watch(
     tokens = np.zeros((size, room), np.int32)
     for row, text in zip(tokens, said, strict=False):
         row[: len(text)] = text
-    found = _watch(model, encoded.prompt, encoded.vision, encoded.panels, tokens)
+    found = narration_attention(model, encoded.prompt, encoded.vision, encoded.panels, tokens)
     beyond = np.arange(room)[None, :] >= np.array([len(text) for text in said])[:, None]
     kept = [np.array(rearrange(mass, "l s t h p -> s t l h p"))[: len(strips)] for mass in found]
     for mass in kept:
         mass[beyond] = np.nan
     return Watched(*kept)
+
+
+@jax.jit
+def narration_attention(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision,
+    panels: Bool[Array, "strip panel key"] | Bool[np.ndarray, "strip panel key"],
+    said: Int32[Array, "strip token"] | Int32[np.ndarray, "strip token"],
+) -> tuple[Float32[Array, "layer strip token heads panel"], Float32[Array, "layer strip token heads panel"]]:
+    """Attention on each panel of the rows that predict each token of a text, as it is and weighted by values.
+
+    The row before the text predicts its first token; nothing that comes behind a token matters to it.
+
+    Args:
+      panels: keys of each panel of the prompt.
+    """
+    strips, length = prompt.tokens.shape
+    new = said.shape[1]
+    groups = jnp.pad(jnp.asarray(panels, jnp.float32), ((0, 0), (0, 0), (0, new)))
+    last = Taps(jnp.full((1, 1), length - 1, jnp.int32), groups, weigh_values=True)
+    read = model(prompt, vision, model.empty_cache(strips, length + new), taps=last)
+    behind = Taps(jnp.arange(new - 1, dtype=jnp.int32)[None], groups, weigh_values=True)
+    rest = model.extend(jnp.asarray(said)[:, :-1], read.cache, taps=behind)
+    first, others = read.readings, rest.readings
+    assert first is not None
+    assert others is not None
+    assert first.value_mass is not None
+    assert others.value_mass is not None
+    mass = jnp.concatenate([first.mass, others.mass], axis=2)
+    return mass, jnp.concatenate([first.value_mass, others.value_mass], axis=2)
 
 
 def line_of_token(lines: Sequence[Mapping[int, Passage]], room: int) -> Int32[np.ndarray, "strip token"]:
@@ -149,27 +180,3 @@ def _stretched(
         found += np.stack([tokens[start:stop].mean(axis=0) for start, stop in zip(first, last, strict=True)])
         count += 1
     return found / count if count else np.full_like(found, np.nan)
-
-
-@jax.jit
-def _watch(
-    model: Qwen3VL,
-    prompt: Prompt,
-    vision: Vision,
-    panels: Bool[Array, "strip panel key"] | Bool[np.ndarray, "strip panel key"],
-    said: Int32[Array, "strip token"] | Int32[np.ndarray, "strip token"],
-) -> tuple[Float32[Array, "layer strip token heads panel"], Float32[Array, "layer strip token heads panel"]]:
-    strips, length = prompt.tokens.shape
-    new = said.shape[1]
-    groups = jnp.pad(jnp.asarray(panels, jnp.float32), ((0, 0), (0, 0), (0, new)))
-    last = Taps(jnp.full((1, 1), length - 1, jnp.int32), groups, weigh_values=True)
-    read = model(prompt, vision, model.empty_cache(strips, length + new), taps=last)
-    behind = Taps(jnp.arange(new - 1, dtype=jnp.int32)[None], groups, weigh_values=True)
-    rest = model.extend(jnp.asarray(said)[:, :-1], read.cache, taps=behind)
-    first, others = read.readings, rest.readings
-    assert first is not None
-    assert others is not None
-    assert first.value_mass is not None
-    assert others.value_mass is not None
-    mass = jnp.concatenate([first.mass, others.mass], axis=2)
-    return mass, jnp.concatenate([first.value_mass, others.value_mass], axis=2)

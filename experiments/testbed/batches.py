@@ -160,12 +160,12 @@ def _noisy(rng: np.random.Generator, picture: Image.Image) -> np.ndarray:
 
 
 def _hidden(rng: np.random.Generator, lesson: Lesson, hide: float) -> Bool[np.ndarray, "prefix"]:
-    """In the prefix of some comics, a random subset of every panel's cells (two rows of two), never all of them."""
+    """In the prefix of some comics, a random subset of every panel's cells (two rows of two), never all nor a letter."""
     row = np.zeros(CELLS + AROUND, bool)
     if rng.random() < hide and lesson.panels:
         count = lesson.panels
         hidden = rng.random((count, 4)) < rng.random((count, 1))
         hidden[np.arange(count), rng.integers(4, size=count)] = False
-        cells = hidden.reshape(count, 2, 2).transpose(1, 0, 2).ravel()
+        cells = hidden.reshape(count, 2, 2).transpose(1, 0, 2).ravel() & (lesson.cells[:, -1] < 0)
         row[-1 - cells.size : -1] = cells
     return row

@@ -69,10 +69,10 @@ def labelled(rng: np.random.Generator) -> Lesson:
     strip = label_panels(Strip("", draw_strip(scenes, rng), (PANEL_SIDE,) * count), names)
     cells = _panel_cells(scenes)
     cells[np.arange(count) * (PANEL_SIDE // CELL), -1] = letters
-    questions = [wordings.counted_question(rng, wordings.LETTERS, names, _order(rng, count)) for _ in range(3)]
+    questions = [wordings.counted_question(rng, wordings.LETTERS, names, _order(rng, count)) for _ in range(4)]
     order = np.arange(count)[::-1] if rng.random() < 0.3 else None
     questions.append(wordings.counted_question(rng, wordings.COUNTED, _captions(scenes), order))
-    short = (*questions, *_unnamed(rng, scenes))
+    short = (*questions, _unnamed(rng, scenes)[rng.integers(2)])
     return Lesson(strip.image, cells, count, short, _narration(rng, scenes))
 
 
@@ -111,7 +111,7 @@ def single(rng: np.random.Generator) -> Lesson:
 
 
 Maker = Callable[[np.random.Generator], Lesson]
-OTHERS: tuple[Maker, ...] = (labelled, scattered, labelled, scattered, labelled, scattered, labelled, single)
+OTHERS: tuple[Maker, ...] = (*(labelled, scattered) * 4, labelled, single)
 
 
 def draw_lessons(rng: np.random.Generator, count: int, others: float) -> list[Lesson]:

@@ -12,7 +12,7 @@ import optax
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float
 
-from experiments.testbed.batches import Batch, Slots
+from experiments.testbed.batches import CAPTION, Batch, Slots
 from experiments.testbed.lessons import ATTRIBUTES
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import Config
@@ -115,8 +115,11 @@ def _forget(
 
 
 def _answer_loss(model: Qwen3VL, slots: Slots, output: Output) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Summed over words; an answer shorter than a caption, perhaps a single letter, counts as much as one."""
     losses = optax.softmax_cross_entropy_with_integer_labels(model.logits(output.hidden), slots.targets)
-    return jnp.sum(losses, where=slots.answer), jnp.sum(slots.answer, dtype=jnp.float32)
+    words = jnp.sum(slots.answer, axis=1, keepdims=True, dtype=jnp.float32)
+    weight = jnp.maximum((CAPTION + 1) / words, 1) * slots.answer
+    return jnp.sum(losses * weight), jnp.sum(weight)
 
 
 def _preview_loss(trainee: Trainee, slots: Slots, output: Output) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -138,7 +141,9 @@ def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch
     for number, part in enumerate(jnp.split(logits, np.cumsum(ATTRIBUTES)[:-1], axis=-1)):
         label = jnp.asarray(batch.cells[:, :, number])
         loss = optax.softmax_cross_entropy_with_integer_labels(part, jnp.maximum(label, 0))
-        losses.append(jnp.sum(loss, where=label >= 0) / jnp.maximum(jnp.sum(label >= 0), 1))
+        shows = jnp.sum(label >= 0, axis=1)
+        per_picture = jnp.sum(loss, axis=1, where=label >= 0) / jnp.maximum(shows, 1)
+        losses.append(jnp.sum(per_picture) / jnp.maximum(jnp.sum(shows > 0), 1))
     return sum(losses, jnp.zeros(())) / len(losses)
 
 

@@ -70,7 +70,7 @@ STAGES = (
     Stage(steps=700, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0), preview=0.1, peak=1.0, forget=0.8),
     Stage(steps=500, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.2), preview=0.1, peak=1.0, forget=0.8, price=0.012),
     Stage(
-        steps=900,
+        steps=600,
         rate=1.2e-3,
         warmup=40,
         hide=0.5,
@@ -79,7 +79,19 @@ STAGES = (
         peak=1.0,
         forget=0.8,
         price=0.012,
-        others=0.5,
+        others=0.625,
+    ),
+    Stage(
+        steps=700,
+        rate=1.2e-3,
+        warmup=20,
+        hide=0.5,
+        ramp=(0.0, 0.0),
+        preview=0.1,
+        peak=1.0,
+        forget=0.8,
+        price=0.012,
+        others=0.625,
     ),
 )
 TOTAL = sum(stage.steps for stage in STAGES)

@@ -6,6 +6,7 @@ arXiv 2606.14703, one prompt at a time and without any of our shortcuts.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ class Question(NamedTuple):
 
     inputs: dict[str, torch.Tensor]
     panels: list[list[int]]
-    image: list[int]
+    image: set[int]
 
     @property
     def length(self) -> int:
@@ -113,9 +114,9 @@ class Official:
         edges = [round(columns * sum(widths[:panel]) / sum(widths)) for panel in range(len(widths) + 1)]
         panels = [
             [place for number, place in enumerate(image) if left <= number % columns < right]
-            for left, right in zip(edges, edges[1:], strict=False)
+            for left, right in pairwise(edges)
         ]
-        return Question({"input_ids": tokens, "mm_token_type_ids": is_image.long(), **seen}, panels, image)
+        return Question({"input_ids": tokens, "mm_token_type_ids": is_image.long(), **seen}, panels, set(image))
 
     def gaze_scores(self, strips: Sequence[tuple[Image.Image, Sequence[int]]], texts: Sequence[str]) -> np.ndarray:
         """[layer, head]: attention of the last prompt token to the panel asked about, a full pass for each question."""
@@ -130,12 +131,11 @@ class Official:
     def attention(self, question: Question, mask: Mask | None, aim: Aim, said: Sequence[int] = ()) -> list[np.ndarray]:
         """[layer, head, query, key] of the pass over the prompt and of each pass over one of the tokens `said`."""
         found = []
-        cache, end = None, question.length
+        cache, start = None, 0
         for step, tokens in enumerate([question.inputs["input_ids"], *(torch.tensor([[token]]) for token in said)]):
-            start = end - question.length if step == 0 else end - 1
             cache, _ = self._read(question, tokens, start, cache, mask, aim(step))
             found.append(torch.stack([layer.weights[0] for layer in self.layers]).float().numpy())
-            end += 1
+            start += tokens.shape[1]
         return found
 
     def answer(self, question: Question, mask: Mask | None, aim: Aim, max_new: int, last_alone: bool = False) -> Answer:
@@ -144,37 +144,36 @@ class Official:
         Pass 0 reads the prompt, pass p > 0 token p - 1. With `last_alone`, pass 0 reads the prompt but its last token, which
         pass 1 reads; then token 0 comes from the first pass of a single token, as all others.
         """
-        tokens, length = question.inputs["input_ids"], question.length
-        pieces = [tokens[:, :-1], tokens[:, -1:]] if last_alone else [tokens]
+        tokens = question.inputs["input_ids"]
+        unread = [tokens[:, :-1], tokens[:, -1:]] if last_alone else [tokens]
         cache, start, step = None, 0, 0
         said, gaps = [], []
-        while True:
-            piece = pieces.pop(0)
+        while unread:
+            piece = unread.pop(0)
             cache, logits = self._read(question, piece, start, cache, mask, aim(step))
             start, step = start + piece.shape[1], step + 1
-            if start < length:
+            if unread:
                 continue
             best = logits.topk(2)
-            token = int(best.indices[0])
             gaps.append(float(best.values[0] - best.values[1]))
-            if token in self.stop or len(said) == max_new:
-                return Answer(said, gaps)
-            said.append(token)
-            if len(said) == max_new:
-                return Answer(said, gaps)
-            pieces.append(torch.tensor([[token]]))
+            if int(best.indices[0]) not in self.stop:
+                said.append(int(best.indices[0]))
+                unread = [best.indices[None, :1]] if len(said) < max_new else []
+        return Answer(said, gaps)
 
     def _read(
         self, question: Question, tokens: torch.Tensor, start: int, cache: Any, mask: Mask | None, panel: int | None
     ) -> tuple[Any, torch.Tensor]:
         """One pass behind what the cache holds: the cache, and the logits of the last query."""
         stop = start + tokens.shape[1]
+        bias = None
+        if mask is not None and panel is not None:
+            bias = torch.outer(mask.queries(question, start, stop), mask.keys(question, panel, stop))
         for number, layer in enumerate(self.layers):
-            layer.bias = None
-            heads = [head for place, head in mask.heads if place == number] if mask is not None else []
-            if mask is not None and panel is not None and heads:
-                layer.bias = torch.zeros(layer.config.num_attention_heads, stop - start, stop)
-                layer.bias[heads] = torch.outer(mask.queries(question, start, stop), mask.keys(question, panel, stop))
+            layer.bias = None if bias is None else torch.zeros(layer.config.num_attention_heads, *bias.shape)
+            for place, head in mask.heads if bias is not None else ():
+                if place == number:
+                    layer.bias[head] = bias
         inputs = {"input_ids": tokens}
         if start == 0:
             inputs |= {name: values for name, values in question.inputs.items() if name != "input_ids"}

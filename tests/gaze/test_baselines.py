@@ -62,7 +62,7 @@ def test_entropy_of_known_maps():
     maps[1, 0, 0] = maps[1, 1, 1] = 0.5  # touch at a corner
     maps[2] = 0.1
     maps[3, 1, 2] = 0.0005  # too dark for a component
-    # The last row of one map and the first of the next do not touch.
+    # The same cell of the next map is no neighbour.
     maps[4, 0, 0] = 1.0
     got = component_entropy(maps.reshape(5, 12), (3, 4))
     np.testing.assert_allclose(got, [np.log(2), 0, np.inf, 0, 0], atol=1e-12)

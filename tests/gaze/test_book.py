@@ -68,7 +68,7 @@ def chapters():
 
 
 def cover():
-    image = Image.effect_noise((60 * PANELS, 60), 50)
+    image = Image.linear_gradient("L").resize((60 * PANELS, 60))
     example = Example(image, HOSTILE, ["one.", "two.", "three."], "", [("one.", True), ("", False), ("three.", True)])
     facts = [("Model", HOSTILE), ("Heads", 1152), ("Strength", 10_000.0), ("Unmeasured", float("nan"))]
     return Cover(HOSTILE, "Two experiments.", facts, ["Four heads decide."], example)
@@ -174,7 +174,9 @@ def test_long_tables_are_folded(page):
 
 
 def test_numbers_stand_right_and_words_left(page):
-    answers = Table("t", ["a", "b", "c", "d", "e"], [["x", 1, "9.1 to 12.0%", 0.5, "1 of 2 judges"], ["y", 2, "–", 0.25, "3"]])
+    answers = Table(
+        "t", ["a", "b", "c", "d", "e"], [["x", 1, "9.1 to 12.0%", 0.5, "1 of 2 judges"], ["y", 2, "–", 0.25, "3"]]
+    )
     assert [numeric for _, numeric in book._columns(answers)] == [False, True, True, True, False]
     assert "gaze 1,234 80.0 to 95.0% 0.500" in page.text
     assert "Heads 1,152 Strength 10,000 Unmeasured –" in page.text

@@ -1,0 +1,305 @@
+"""Experiment 9, across checkpoints: where their gaze heads lie, how many it takes, what steering does, and whether they have any.
+
+Every checkpoint gets a run of its own in this one's folder, with fewer strips (arXiv 2606.14703, section 3, for the Qwen3-VL
+sizes). The testbed stands beside two that cannot have gaze heads: one never trained, one with its queries scrambled.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import e1_discovery
+from experiments.lab import Condition, Lab, Settings
+from experiments.models import TESTBED, open_model
+from experiments.runner import script
+from experiments.sources import Purpose
+from experiments.study import every_panel, nowhere
+from experiments.summaries import against, baseline, condition, provenance
+from experiments.telling import percent, share, source
+from experiments.testbed.broken import BROKEN, write
+from experiments.testbed.wordings import DISCOVERY, ORDINALS, STATIC, fill
+from gaze import answers as asking
+from gaze.book import Chapter, Compared, Plot, Table
+from gaze.heads import all_heads
+from gaze.nulls import split_half
+from gaze.plots import Measure
+from gaze.plots_compare import Checkpoint, checkpoints
+from gaze.score import CREDITS, Mass, gaze_credit, gaze_score, lift, per_strip
+from gaze.statistics import Estimate
+from gaze.verdict import verdict
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing import Processor
+
+NUMBER, NAME, TITLE = 9, "e9_checkpoints", "Which models have gaze heads, and where?"
+
+STRIPS = {"discovery": 24, "selection": 16, "evaluation": 16}
+"""The most strips that a checkpoint gets; what has one number has one shape, and is compiled once."""
+BATCH = 8
+"""Strips whose attention is read at once."""
+STEERING = "steering"
+LEAST_LAYERS, LEAST_HEADS = 2, 8
+
+STORY = (
+    "Other models, the same questions: do they have heads that look where the question says, how deep in the model do these lie, "
+    "how many does it take to turn its gaze, and does turning it turn the answer? A model that was never trained must come out "
+    "without any."
+)
+
+
+class Examined(Lab):
+    """A run with a model that is opened elsewhere."""
+
+    def __init__(self, folder: Path, settings: Settings, open_one: Callable[[], tuple[Qwen3VL, Processor]]) -> None:
+        self._open = open_one
+        super().__init__(folder, settings)
+
+    @cached_property
+    def _opened(self) -> tuple[Qwen3VL, Processor]:
+        return self._open()
+
+
+def runs(lab: Lab) -> dict[str, Examined]:
+    """The run of each checkpoint by a short name, this run's own first."""
+    given = lab.settings
+    found = {_short(given.model): _run(lab, given.model, lambda: (lab.model, lab.processor))}
+    if given.model == TESTBED and not given.models:
+        for name in BROKEN:
+            found[name] = _run(lab, name, lambda name=name: open_model(str(_weights(lab, name)), given.dtype))
+    for name in given.models:
+        short = _short(name)
+        if short in found:
+            raise InputError(f"two checkpoints are called {short}: give folders of different names")
+        found[short] = _run(lab, name, lambda name=name: open_model(name, given.dtype))
+    return found
+
+
+def collect(lab: Lab) -> None:
+    if lab.settings.model == TESTBED and not lab.settings.models:
+        for name, make in BROKEN.items():
+            if not _weights(lab, name).exists():
+                _weights(lab, name).parent.mkdir(parents=True, exist_ok=True)
+                write(make(), _weights(lab, name))
+    for one in runs(lab).values():
+        examine(one)
+
+
+def sum_up(lab: Lab) -> dict[str, Any]:
+    return {"judge": lab.judge.name, "checkpoints": {name: report(one) for name, one in runs(lab).items()}}
+
+
+def examine(lab: Lab) -> None:
+    """All that one checkpoint has to answer: where its heads look, on two sets of strips, and what steering does."""
+    layers, heads = lab.shape
+    if layers < LEAST_LAYERS or layers * heads < LEAST_HEADS:
+        raise InputError(
+            f"{lab.settings.model} has {layers} layer(s) of {heads} heads, too few to tell gaze heads from random ones: "
+            f"give a model of at least {LEAST_LAYERS} layers and {LEAST_HEADS} heads"
+        )
+    found = attention(lab, "discovery")
+    e1_discovery.ranking(lab, gaze_score(found), "gaze").save(lab.folder / "ranking.json")
+    attention(lab, "evaluation")
+    e1_discovery.choose(lab)
+    strips, chosen = lab.pictures("evaluation"), lab.heads()
+    aims, length = every_panel(strips), lab.settings.static
+    lab.generate(
+        STEERING,
+        strips,
+        [
+            Condition("unsteered", STATIC, length, nowhere(strips)),
+            Condition("gaze", STATIC, length, aims, chosen),
+            *(
+                Condition(f"random {draw}", STATIC, length, aims, drawn, tags={"kind": "random", "draw": draw})
+                for draw, drawn in enumerate(lab.controls(chosen))
+            ),
+            Condition("all", STATIC, length, aims, all_heads(*lab.shape), tags={"kind": "all"}),
+        ],
+    )
+
+
+def attention(lab: Lab, purpose: Purpose) -> Mass:
+    """The tensor of discovery on the strips of one purpose, kept in the run's folder."""
+    strips = lab.pictures(purpose)
+    questions = [fill(DISCOVERY, panel) for panel in range(len(ORDINALS))]
+    found: Mass = lab.saved(
+        lab.folder / "attention" / f"{purpose}.npz",
+        lambda: {"mass": asking.discover(lab.model, lab.processor, strips, questions, batch=BATCH)},
+    )["mass"]
+    return found
+
+
+def report(lab: Lab) -> dict[str, Any]:
+    """What is known of one checkpoint, from what `examine` saved."""
+    seed, heads = lab.settings.seed, lab.heads()
+    discovery, held_out = attention(lab, "discovery"), attention(lab, "evaluation")
+    scores = gaze_score(discovery)
+    stability = split_half(per_strip(discovery, gaze_credit), len(heads), seed)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in lab.judged(lab.pictures("evaluation"), lab.answers(STEERING)):
+        groups.setdefault(row["condition"], []).append(row)
+    alone = groups["unsteered"]
+    draws = [rows for rows in groups.values() if rows[0].get("kind") == "random"]
+    steered = {name: condition(groups[name], alone, seed) for name in ("gaze", "all")}
+    random = condition([row for rows in draws for row in rows], alone, seed)
+    placed = against(draws, groups["gaze"], seed)
+    gaze = steered["gaze"]
+    found = verdict(
+        discovery,
+        held_out,
+        heads,
+        stability,
+        Estimate(gaze["accuracy"], *gaze["interval"], gaze["n"], gaze["strips"]),
+        placed["accuracies"],
+        steered["all"]["accuracy"],
+        seed,
+    )
+    curve = json.loads((lab.place(e1_discovery.NAME) / "selection.json").read_text(encoding="utf-8"))
+    return {
+        "model": lab.settings.model,
+        "revision": lab.revision,
+        "layers": lab.shape[0],
+        "heads_per_layer": lab.shape[1],
+        "strips": {"discovery": len(discovery), "held_out": len(held_out)},
+        "k": len(heads),
+        "curve": curve,
+        "scores": {
+            name: _best(per_strip(discovery, credit).mean(axis=0), heads.heads) for name, credit in CREDITS.items()
+        },
+        "profile": scores.max(axis=1).tolist(),
+        "lift_profile": lift(discovery).max(axis=1).tolist(),
+        "stability": asdict(stability),
+        "unsteered": {**provenance(alone[0]), **baseline(alone)},
+        "conditions": {**steered, "random": {**random, "against": placed}},
+        "verdict": asdict(found),
+    }
+
+
+def _best(scores: np.ndarray, heads: tuple[tuple[int, int], ...]) -> list[float]:
+    return [float(scores[head]) for head in heads]
+
+
+def _run(lab: Lab, model: str, open_one: Callable[[], tuple[Qwen3VL, Processor]]) -> Examined:
+    given = lab.settings
+    fewer = {purpose: min(count, getattr(given, purpose)) for purpose, count in STRIPS.items()}
+    mine = replace(given, model=model, models=(), heads=None, k=None, **fewer)  # type: ignore[arg-type]
+    return Examined(lab.place(NAME) / _short(model), mine, open_one)
+
+
+def _weights(lab: Lab, name: str) -> Path:
+    return lab.folder / NAME / "weights" / name
+
+
+def _short(model: str) -> str:
+    """A name for folders and figures: the last part of a path or of a hub's name."""
+    return re.sub(r"[^\w.-]+", "-", Path(model).name) or "model"
+
+
+def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
+    found = results["checkpoints"]
+    return Chapter(
+        NUMBER,
+        NAME,
+        TITLE,
+        STORY,
+        findings=[
+            f"{name} {'has' if one['verdict']['has_gaze_heads'] else 'has no'} gaze heads. {one['verdict']['reason']}"
+            for name, one in found.items()
+        ],
+        plots=[
+            Plot(
+                "checkpoints",
+                checkpoints([_drawn(name, one) for name, one in found.items()], 1 / len(ORDINALS)),
+                "The best gaze score of each layer; how many heads steer best, on strips of their own; and what these heads, and "
+                "random ones of the same layers, reach on other strips.",
+            )
+        ],
+        tables=[_table(found), _criteria(found)],
+        compared=[
+            Compared(
+                "heads at the peak of 2B, 4B, 8B, 32B (of 448, 1,152, 1,152, 4,096)",
+                "10, 75, 100, 500",
+                ", ".join(f"{name}: {one['k']} of {_heads(one)}" for name, one in found.items()),
+            ),
+            Compared(
+                "accuracy there, chosen on the same strips",
+                "68.6%, 72.9%, 83.1%, 70.2%",
+                ", ".join(f"{name}: {percent(one['conditions']['gaze']['accuracy'])}" for name, one in found.items()),
+            ),
+        ],
+        caveats=_caveats(lab, found),
+    )
+
+
+def _drawn(name: str, one: dict[str, Any]) -> Checkpoint:
+    gaze, random = one["conditions"]["gaze"], one["conditions"]["random"]
+    return Checkpoint(
+        name,
+        one["profile"],
+        one["k"] if gaze["accuracy"] > 0 else np.nan,
+        _heads(one),
+        Measure("gaze heads", "gaze", gaze["accuracy"], *gaze["interval"]),
+        Measure("random heads", "random", random["accuracy"], *random["interval"]),
+    )
+
+
+def _table(found: dict[str, Any]) -> Table:
+    rows = []
+    for name, one in found.items():
+        gaze, placed = one["conditions"]["gaze"], one["conditions"]["random"]["against"]
+        stability, witness = one["stability"], one["verdict"]["looks"][0]
+        rows.append(
+            [
+                name,
+                "yes" if one["verdict"]["has_gaze_heads"] else "no",
+                f"{one['k']} of {_heads(one)}",
+                f"L{witness['layer']}H{witness['head']}",
+                max(one["profile"]),
+                witness["lift"],
+                percent(stability["overlap"]),
+                share(gaze),
+                f"{percent(placed['mean']['value'])} ({percent(placed['lowest'])} to {percent(placed['highest'])})",
+                percent(one["conditions"]["all"]["accuracy"]),
+                source(gaze),
+            ]
+        )
+    names = ("checkpoint", "gaze heads?", "heads", "best", "best score", "its lift, held out", "halves agree")
+    steering = ("steered, on target", "random, over draws", "all heads", "made with")
+    return Table("The checkpoints", (*names, *steering), rows)
+
+
+def _criteria(found: dict[str, Any]) -> Table:
+    rows = [
+        [name, row["about"], row["what"], row["value"], row["threshold"], "yes" if row["passed"] else "no"]
+        for name, one in found.items()
+        for row in one["verdict"]["criteria"]
+    ]
+    return Table("Every criterion", ("checkpoint", "about", "what must hold", "value", "threshold", "holds"), rows)
+
+
+def _caveats(lab: Lab, found: dict[str, Any]) -> list[str]:
+    said = []
+    if lab.settings.judge == "likelihood":
+        said.append(
+            "Each checkpoint judges its own answers: accuracies of a model that cannot judge are not to be trusted."
+        )
+    said += [
+        f"{name}: halves of the strips agree on heads that do not look where they are asked to; stability alone proves nothing."
+        for name, one in found.items()
+        if not one["verdict"]["has_gaze_heads"] and one["stability"]["low"] > one["stability"]["chance"]
+    ]
+    return said
+
+
+def _heads(one: dict[str, Any]) -> int:
+    return int(one["layers"] * one["heads_per_layer"])
+
+
+if __name__ == "__main__":
+    script(sys.modules[__name__])
