@@ -87,10 +87,10 @@ def ask_command(
 def reproduce_command(out: Path | None, everything: bool, model: str, **given: Any) -> None:
     """Find the gaze heads, steer with them, and compare with random heads and with all heads."""
     from experiments.reproduce import ALL, SHORT, reproduce
-    from experiments.runner import settings
+    from experiments.settings import settled
 
     folder = out or Path("runs") / f"reproduce-{datetime.now():%Y%m%d-%H%M%S}"
-    reproduce(folder, settings(model, given), ALL if everything else SHORT)
+    reproduce(folder, settled(model, given), ALL if everything else SHORT)
 
 
 @cli.command("judge")

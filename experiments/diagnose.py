@@ -2,22 +2,22 @@
 
 What `diagnose` returns, and `gaze diagnose MODEL --json` prints:
 
-    model, revision, judge       which model (a hash of its weights tells the revision), and who judged its answers
+    model, revision, judge   which model (a hash of its weights tells the revision), and who judged its answers
     layers, heads_per_layer
-    strips                       {source, discovery, held_out}: where they come from, and how many
-    has_gaze_heads, reason       the answer, true or false, and a sentence that says why
-    criteria                     [{about, what, value, threshold, passed}]: all must hold; see `gaze.verdict`
-    heads                        [{layer, head, gaze, selectivity, lift, routing, held_out: {routing, lift, p, gazes}}]: the heads that
-                                 are steered, best first, by their scores on the strips that chose them and on others
-    stability                    {overlap, low, high, chance, spearman, count, splits}: of `gaze.nulls.split_half`
-    steering                     {gaze, random, all}: {accuracy, interval, n}, and of random heads each draw's accuracy (`draws`)
-    strength                     {curve: [{strength, accuracy, interval}], enough}: the least that reaches 95 % of what the most does;
-                                 null if that is nothing
-    cost                         {prompt, answer}: attention of the steered heads by `gaze.cost.KEYS`, {before, after, taken}; null if
-                                 there is none; and {steered, unsteered}: {empty, junk, n}, shares of the answers
-    grid                         {strips, photos}: {pictures, resized, cell, tokens: {least, median, most}, aligned, off, centreless}:
-                                 how many are resized, and how many have every edge of panel or box on the tokens' grid; the
-                                 worst edge's distance from it in pixels; boxes without the centre of any token
+    strips                   {source, discovery, held_out}: where they come from, and how many
+    has_gaze_heads, reason   the answer, true or false, and a sentence that says why
+    criteria                 [{about, what, value, threshold, passed}]: all must hold; see `gaze.verdict`
+    heads                    [{layer, head, gaze, selectivity, lift, routing, held_out: {routing, lift, p, gazes}}]: the heads
+                             that are steered, best first, by their scores on the strips that chose them and on others
+    stability                {overlap, low, high, chance, spearman, count, splits}: of `gaze.nulls.split_half`
+    steering                 {gaze, random, all}: {accuracy, interval, n}, and the accuracy of each draw of random heads (draws)
+    strength                 {curve: [{strength, accuracy, interval, n}], enough}: the least strength that reaches 95 % of what
+                             the greatest does; null if that is nothing
+    cost                     {prompt, answer}: {before, after, taken}, attention of the steered heads by `gaze.cost.KEYS`, null if
+                             there is none; {steered, unsteered}: {empty, junk, n}, shares of the answers
+    grid                     {strips, photos}: {pictures, resized, cell, tokens: {least, median, most}, aligned, off, centreless}:
+                             how many are resized, and how many have every edge of a panel or box between two tokens; how many
+                             pixels the worst edge is off; boxes that hold the centre of no token
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import e9_checkpoints as checkpoints
+from experiments.conditions import Condition
 from experiments.e8_natural import pictures
 from experiments.e9_checkpoints import Examined
-from experiments.lab import Condition, Lab, Settings
+from experiments.lab import Lab
 from experiments.models import TESTBED, open_model
-from experiments.runner import settings
+from experiments.settings import Settings
 from experiments.study import every_panel
 from experiments.summaries import estimated
 from experiments.telling import percent, share
@@ -75,7 +76,7 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, A
 
 def _settings(model: str, given: dict[str, Any]) -> Settings:
     fewer = {**STRIPS, **{name: value for name, value in given.items() if value is not None}}
-    return replace(settings(TESTBED if _speaks_as_testbed(model) else model, fewer), model=model)
+    return replace(settled(TESTBED if _speaks_as_testbed(model) else model, fewer), model=model)
 
 
 def _speaks_as_testbed(model: str) -> bool:
@@ -277,22 +278,25 @@ def remarks(found: dict[str, Any]) -> list[str]:
         f"Of the steered answers {percent(spoilt['empty'])} are empty and {percent(spoilt['junk'])} are junk; of the others "
         f"{percent(found['cost']['unsteered']['empty'])} and {percent(found['cost']['unsteered']['junk'])}.",
     ]
-    for name, kind in (("strips", "panel"), ("photos", "box")):
-        one = grids[name]
-        said.append(
-            f"{one['resized']} of {one['pictures']} {name} are resized; a {kind} has {one['tokens']['least']} to {one['tokens']['most']} "
-            f"image tokens of {one['cell']} x {one['cell']} pixels; "
-            + (
-                "every edge falls between two tokens."
-                if one["aligned"] == one["pictures"]
-                else f"edges miss the grid by up to {one['off']:.0f} pixels, so that tokens show both sides."
-            )
-        )
+    said += [_on_grid(name, kind, grids[name]) for name, kind in (("strips", "panel"), ("photos", "box"))]
     if grids["photos"]["centreless"]:
         said.append(
             f"{grids['photos']['centreless']} boxes hold the centre of no token and get the one that they overlap most."
         )
     return said
+
+
+def _on_grid(name: str, kind: str, one: dict[str, Any]) -> str:
+    tokens, cell = one["tokens"], one["cell"]
+    edges = (
+        "every edge falls between two tokens"
+        if one["aligned"] == one["pictures"]
+        else f"edges are up to {one['off']:.0f} pixels off the tokens' grid, so that some tokens show both sides"
+    )
+    return (
+        f"{one['resized']} of {one['pictures']} {name} are resized; a {kind} has {tokens['least']} to {tokens['most']} image "
+        f"tokens of {cell} x {cell} pixels; {edges}."
+    )
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -46,7 +46,12 @@ def title_of(name: str) -> str:
     """A condition's name for people: which heads, and which steps are steered."""
     heads, _, rest = name.partition(", ")
     steps, _, more = rest.partition(", ")
-    words = {"gaze": "gaze heads", "all": "all heads", "random": "random heads, layers matched", "unsteered": "not steered"}
+    words = {
+        "gaze": "gaze heads",
+        "all": "all heads",
+        "random": "random heads, layers matched",
+        "unsteered": "not steered",
+    }
     return ", ".join([words[heads], *([STEPS[steps]] if steps else []), *([more] if more else [])])
 
 
@@ -117,7 +122,9 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
         for name in ("gaze, first token", "unsteered")
     ]
     cells = np.array(strict["gaze, first token"]["grid"], np.float64)
-    latency = {title_of(name): one["latency"]["values"] for name, one in {**gaze, "unsteered": found["unsteered"]}.items()}
+    latency = {
+        title_of(name): one["latency"]["values"] for name, one in {**gaze, "unsteered": found["unsteered"]}.items()
+    }
     panels = [str(panel + 1) for panel in range(cells.shape[1])]
     what = "segments that describe their panel"
     return [
@@ -137,7 +144,9 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
         Plot("segments", columns(segments, lines, "segment", 1 / len(panels), what), "The same for each segment."),
         Plot(
             "latency",
-            switch_latency({name: np.array(values, np.float64) for name, values in latency.items()}, results["segment"]),
+            switch_latency(
+                {name: np.array(values, np.float64) for name, values in latency.items()}, results["segment"]
+            ),
             "How many tokens after a switch the text turns to the new panel, if it does before the next.",
         ),
     ]
@@ -183,11 +192,19 @@ def _tables(results: dict[str, Any]) -> list[Table]:
             ("condition", "segments", *outcomes),
             [
                 *(
-                    [title_of(name), one["readings"]["segment"]["n"], *(one["readings"]["segment"]["outcomes"][o] for o in outcomes)]
+                    [
+                        title_of(name),
+                        one["readings"]["segment"]["n"],
+                        *(one["readings"]["segment"]["outcomes"][o] for o in outcomes),
+                    ]
                     for name, one in found.items()
                 ),
                 *(
-                    [title_of(f"random, {steps}"), one["outcomes"]["segment"]["answers"], *(one["outcomes"]["segment"][o] for o in outcomes)]
+                    [
+                        title_of(f"random, {steps}"),
+                        one["outcomes"]["segment"]["answers"],
+                        *(one["outcomes"]["segment"][o] for o in outcomes),
+                    ]
                     for steps, one in random.items()
                 ),
             ],
@@ -239,7 +256,11 @@ def _blind_cells(one: Found) -> list[str | float]:
 def _compared(found: Mapping[str, Found]) -> list[Compared]:
     official, ours = found["gaze, official"], found["gaze, first token"]
     return [
-        Compared("ρ with the schedule, gaze heads, per segment", "0.87", _both(official, ours, lambda one: one["readings"]["segment"]["rho"])),
+        Compared(
+            "ρ with the schedule, gaze heads, per segment",
+            "0.87",
+            _both(official, ours, lambda one: one["readings"]["segment"]["rho"]),
+        ),
         Compared("ρ with the schedule, blind reader", "0.589", _both(official, ours, lambda one: one["blind"]["rho"])),
         Compared(
             "places in the schedule's order, blind reader",

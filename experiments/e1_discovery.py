@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lab import Condition, Lab, progress
+from experiments import discovery_report
+from experiments.conditions import Condition
+from experiments.lab import Lab, progress
 from experiments.records import write_json
 from experiments.runner import script
 from experiments.sources import Purpose
 from experiments.study import every_panel
 from experiments.summaries import measured
-from experiments.telling import line, percent
 from experiments.testbed.wordings import DISCOVERY, ORDINALS, STATIC, fill
 from gaze import answers as asking
-from gaze import figures, plots_heads
 from gaze.baselines import Elbow, ImageAttention, image_attention, image_heads, localization_heads
-from gaze.book import Chapter, Compared, Plot, Table
+from gaze.book import Chapter
 from gaze.compose import permuted
 from gaze.heads import HeadSet
 from gaze.nulls import (
@@ -36,7 +36,6 @@ from gaze.nulls import (
     shuffled_questions,
     split_half,
 )
-from gaze.plots import sweep as sweep_plot
 from gaze.score import CREDITS, Mass, Scores, per_strip, position_and_content, rank
 from gaze.strips import Strip
 from qwen3vl_jax.errors import InputError
@@ -157,10 +156,11 @@ def sweep(lab: Lab, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) 
 def choose(lab: Lab) -> None:
     """Writes the head set that all experiments steer, and the curve that it was chosen by."""
     found, given = lab.ranking(), lab.settings
+    curve: list[dict[str, Any]] = []
     if given.heads is not None:
-        heads, curve = HeadSet.load(given.heads, given.k), []
+        heads = HeadSet.load(given.heads, given.k)
     elif given.k is not None:
-        heads, curve = found.top(given.k), []
+        heads = found.top(given.k)
     else:
         # More than half of all heads could not be compared with as many others.
         counts = [count for count in COUNTS if 2 * count <= len(found)]
@@ -247,142 +247,8 @@ def _joined(lab: Lab, name: str, part: str) -> np.ndarray:
 
 
 def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
-    chosen = [(layer, head) for layer, head in results["chosen"]]
-    found, best = scores(lab, "gaze"), results["top"][0]
-    matrices = mass(lab).mean(axis=0)
-    top = [(row["layer"], row["head"], row["gaze"]) for row in results["top"][:8]]
-    raw, null = results["scores"]["gaze"], results["nulls"]
-    stability = raw["stability"]
-    plots = [
-        Plot(
-            "scores",
-            plots_heads.score_map(found, chosen),
-            "Gaze score of every head; the chosen ones are outlined.",
-            "Fig. 2",
-        ),
-        Plot(
-            "matrices",
-            figures.panel_matrices(np.stack([matrices[:, layer, head] for layer, head, _ in top]), top, chosen),
-            "Attention of the best heads: the panel that is asked about by the panel that is looked at.",
-        ),
-        Plot(
-            "depth",
-            plots_heads.depth_profile(found, chosen),
-            "Scores by layer: where in the depth of the model the heads lie.",
-        ),
-        Plot(
-            "null",
-            plots_heads.score_distribution(
-                found, shuffled_questions(mass(lab), CREDITS["gaze"], lab.settings.seed, 50).drawn
-            ),
-            "Scores beside those under shuffled questions, where a head keeps its love of a panel and loses the question.",
-        ),
-    ]
-    if results["curve"]:
-        curve = line("gaze heads", "gaze", [row["k"] for row in results["curve"]], results["curve"])
-        plots.append(
-            Plot(
-                "choice",
-                sweep_plot(
-                    [curve], "number of heads steered", {"blind pick": 1 / matrices.shape[-1]}, {"chosen": len(chosen)}
-                ),
-                "How many heads: chosen on strips that serve nothing else.",
-            )
-        )
-    return Chapter(
-        NUMBER,
-        NAME,
-        TITLE,
-        "Six questions about each comic ask for its first, second, ..., sixth panel. A gaze head is an attention head that looks at "
-        "the panel that was asked about, from the last word before the answer. Nothing is changed in the model.",
-        findings=[
-            f"The best head is L{best['layer']}H{best['head']}: {best['gaze']:.3f} of its attention is on the panel asked about "
-            f"({best['interval'][0]:.3f} to {best['interval'][1]:.3f} over {results['strips']} strips).",
-            f"{len(chosen)} heads are steered from here on: "
-            + ", ".join(f"L{layer}H{head}" for layer, head in chosen[:12])
-            + (", ..." if len(chosen) > 12 else "")
-            + (", chosen on strips of their own." if results["curve"] else ", as given."),
-            f"Their mean score is {raw['real']:.3f}, under shuffled questions {raw['null']:.3f}. That any head of this model is above "
-            f"chance has p = {null['relabelled questions']['p_any']:.4f} by relabelling the questions (family-wise).",
-            f"Random halves of the strips agree on {percent(stability['overlap'])} of the best {stability['count']} heads "
-            f"(chance {percent(stability['chance'])}).",
-        ],
-        plots=plots,
-        tables=_tables(results, len(chosen)),
-        compared=[
-            Compared(
-                "score of the best head (8B, 500 COMICS strips)", "above 0.5; a replication 0.23", f"{best['gaze']:.3f}"
-            ),
-            Compared(
-                "split-half agreement on the top 100", "a replication 91 to 97 of 100", percent(stability["overlap"])
-            ),
-            Compared(
-                "layers of the chosen heads (8B: 36 layers)", "20 to 28; a replication 30 of 100 there", _layers(chosen)
-            ),
-        ],
-        caveats=[
-            *(
-                ["Discovery and evaluation share strips, as told: the accuracies of other chapters are optimistic."]
-                * results["shared"]
-            ),
-            *([f"{len(results['skipped'])} comics could not be read and were replaced."] * bool(results["skipped"])),
-            "A raw score also counts attention that ignores the question: a head that spreads a mass m over six panels has m/6. "
-            "Selectivity, lift and routing in the table do not.",
-        ],
-    )
-
-
-def _tables(results: dict[str, Any], count: int) -> list[Table]:
-    heads = [
-        [f"L{row['layer']}H{row['head']}", *(f"{row[name]:.3f}" for name in CREDITS),
-         "{:.3f} to {:.3f}".format(*row["interval"]), f"{row['at_place']:.3f}", f"{row['at_content']:.3f}"]
-        for row in results["top"]
-    ]  # fmt: skip
-    scored = [
-        [name, f"{one['real']:.3f}", f"{one['null']:.3f}", "–" if one["ratio"] is None else f"{one['ratio']:.1f}",
-         f"{one['p_any']:.4f}", one["above"], percent(one["stability"]["overlap"]), f"{one['shared_with_gaze']} of {count}"]
-        for name, one in results["scores"].items()
-    ]  # fmt: skip
-    nulls = [
-        [
-            name,
-            f"{one['real']:.3f}",
-            f"{one['null']:.3f}",
-            f"{one['null_best']:.3f}",
-            f"{one['p_any']:.4f}",
-            one["above"],
-        ]
-        for name, one in results["nulls"].items()
-    ]
-    return [
-        Table(
-            "The best heads",
-            ("head", "gaze", "selectivity", "lift", "routing", "95 % of gaze", "at the place", "at the content"),
-            heads,
-            "The last two: the panels were put in another order; mass on the place asked about, and on what used to stand there.",
-        ),
-        Table(
-            f"Four scores, each with its own best {count} heads",
-            ("score", "real", "shuffled", "ratio", "p (any head)", "heads above", "halves agree", "shared with gaze"),
-            scored,
-        ),
-        Table(
-            "Three nulls of the gaze score",
-            ("null", "real", "same heads", "best of null", "p (any head)", "heads above"),
-            nulls,
-        ),
-        Table(
-            "Heads that others look for",
-            ("ranking", "shared with gaze"),
-            [[name, f"{shared} of {count}"] for name, shared in results["baselines"].items()],
-            "Image Heads (MaskCD), and Localization Heads with the elbow read as in its code (index) and as in its paper (value).",
-        ),
-    ]
-
-
-def _layers(heads: Sequence[tuple[int, int]]) -> str:
-    layers = sorted({layer for layer, _ in heads})
-    return f"all in layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"all in layer {layers[0]}"
+    null = shuffled_questions(mass(lab), CREDITS["gaze"], lab.settings.seed, 50).drawn
+    return discovery_report.chapter(results, scores(lab, "gaze"), mass(lab).mean(axis=0), null, (NUMBER, NAME, TITLE))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.conditions import Condition
 from experiments.e1_discovery import by_strip
-from experiments.lab import Condition, Lab, progress
+from experiments.lab import Lab, progress
 from experiments.models import TESTBED
 from experiments.records import Row
 from experiments.runner import script

@@ -1,4 +1,4 @@
-"""Experiment 4, VQA: a question about the whole strip, steered to each panel (arXiv 2606.14703, section 3; released script 03)."""
+"""Experiment 4, VQA: a question about the whole strip, steered to each panel (arXiv 2606.14703, section 3; script 03)."""
 
 import sys
 from typing import Any

@@ -1,10 +1,11 @@
-"""Experiment 5, static narration: "this panel", steered to each panel (arXiv 2606.14703, section 3; released script 04)."""
+"""Experiment 5, static narration: "this panel", steered to each panel (arXiv 2606.14703, section 3; script 04)."""
 
 import sys
 from typing import Any
 
 from experiments import study
-from experiments.lab import NOWHERE, Aim, Condition, Lab
+from experiments.conditions import NOWHERE, Aim, Condition
+from experiments.lab import Lab
 from experiments.runner import script
 from experiments.testbed.wordings import DISCOVERY, ORDINALS, STATIC, fill
 from gaze.book import Chapter, Compared

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from experiments import following
+from experiments.conditions import Aim, Condition
 from experiments.dynamic_report import report
 from experiments.following import Followed, verbatim
-from experiments.lab import Aim, Condition, Lab
+from experiments.lab import Lab
 from experiments.records import Row
 from experiments.runner import script
 from experiments.summaries import provenance
@@ -65,7 +66,9 @@ def moves(lab: Lab) -> Iterator[Condition]:
     ]
     yield Condition("gaze", STATIC, lab.settings.static, aims, heads, tags={"kind": "gaze"})
     for draw, drawn in enumerate(lab.controls(heads)):
-        yield Condition(f"random {draw}", STATIC, lab.settings.static, aims, drawn, tags={"kind": "random", "draw": draw})
+        yield Condition(
+            f"random {draw}", STATIC, lab.settings.static, aims, drawn, tags={"kind": "random", "draw": draw}
+        )
 
 
 def sum_up(lab: Lab) -> dict[str, Any]:
@@ -102,7 +105,9 @@ def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
     return report(results, NUMBER, NAME, TITLE)
 
 
-def _condition(lab: Lab, name: str, heads: HeadSet | None, convention: str, orders: str = "own", **tags: Any) -> Condition:
+def _condition(
+    lab: Lab, name: str, heads: HeadSet | None, convention: str, orders: str = "own", **tags: Any
+) -> Condition:
     """A narration of every strip; its tags say which schedules it goes by and what it is called in the results."""
     rows, delay = CONVENTIONS[convention]
     strips, segment = lab.pictures("evaluation"), lab.settings.segment

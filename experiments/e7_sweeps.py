@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from experiments import e1_discovery
-from experiments.lab import Condition, Lab
+from experiments.conditions import Condition
+from experiments.lab import Lab
 from experiments.runner import script
 from experiments.study import every_panel
 from experiments.summaries import estimated
@@ -129,50 +130,120 @@ def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
         NUMBER,
         NAME,
         TITLE,
-        "Too few heads do not move the model, too many break it: heads that never look at the picture are forced to. So the number "
+        "Too few heads do not move the model, too many break it: heads that never look at the picture are forced to. "
+        "So the number "
         "of heads matters, and which they are; so does how hard they are pushed, and while which words are read.",
         findings=[
             f"Over the number of gaze heads: {_curve([row for row in heads if row['ranking'] == 'gaze'])}.",
-            f"{chosen} heads were chosen on other strips; here they reach {share(here)}." if here else f"{chosen} heads were given.",
+            f"{chosen} heads were chosen on other strips; here they reach {share(here)}."
+            if here
+            else f"{chosen} heads were given.",
             "The best any number gives on these very strips, as the paper picks it: "
-            + "; ".join(f"{name} {share(row)} with {row['count']}" for name, row in best.items()) + ".",
+            + "; ".join(f"{name} {share(row)} with {row['count']}" for name, row in best.items())
+            + ".",
             f"Over the strength: {_strengths(strength['gaze'])}. {results['enough']:g} is enough for 95 % of the plateau.",
             "Rows that carry the mask: " + "; ".join(f"{row['which']} {share(row)}" for row in results["rows"]) + ".",
         ],
         plots=[
-            Plot("heads", plots.sweep(_lines(heads), "number of heads steered", chance, {"chosen": chosen}),
-                 "Accuracy over the number of heads, best first by each ranking; random heads are matched by layer.", "Table 5, Fig. 7"),
-            Plot("strength", plots.sweep([line("gaze heads", "gaze", [r["size"] for r in strength["gaze"]], strength["gaze"]),
-                                          line("all heads", "all", [r["size"] for r in strength["all"]], strength["all"])],
-                                         "strength", chance, {"enough": results["enough"]}),
-                 "Accuracy over the strength of the mask.", "Table 6"),
-            Plot("rows", plots.rows([row["which"] for row in results["rows"]], [line("gaze heads", "gaze", range(len(ROWS)), results["rows"])], 1 / 6),
-                 "Which query rows carry the mask. With “text” the image is read as ever, so that all targets can share it."),
-            Plot("wordings", plots.rows([textwrap.shorten(row["question"], 52) for row in results["wording"]],
-                                        [line("gaze heads", "gaze", range(len(results["wording"])), results["wording"])], 1 / 6),
-                 "The same steering under other questions that name no panel."),
+            Plot(
+                "heads",
+                plots.sweep(_lines(heads), "number of heads steered", chance, {"chosen": chosen}),
+                "Accuracy over the number of heads, best first by each ranking; random heads are matched by layer.",
+                "Table 5, Fig. 7",
+            ),
+            Plot(
+                "strength",
+                plots.sweep(
+                    [
+                        line("gaze heads", "gaze", [r["size"] for r in strength["gaze"]], strength["gaze"]),
+                        line("all heads", "all", [r["size"] for r in strength["all"]], strength["all"]),
+                    ],
+                    "strength",
+                    chance,
+                    {"enough": results["enough"]},
+                ),
+                "Accuracy over the strength of the mask.",
+                "Table 6",
+            ),
+            Plot(
+                "rows",
+                plots.rows(
+                    [row["which"] for row in results["rows"]],
+                    [line("gaze heads", "gaze", range(len(ROWS)), results["rows"])],
+                    1 / 6,
+                ),
+                "Which query rows carry the mask. With “text” the image is read as ever, so that all targets can share it.",
+            ),
+            Plot(
+                "wordings",
+                plots.rows(
+                    [textwrap.shorten(row["question"], 52) for row in results["wording"]],
+                    [line("gaze heads", "gaze", range(len(results["wording"])), results["wording"])],
+                    1 / 6,
+                ),
+                "The same steering under other questions that name no panel.",
+            ),
         ],
         tables=[
-            Table("Number of heads", ("ranking", "heads", "on target", "95 % interval", "answers", "made with"),
-                  [[row["ranking"] + (f", draw {row['draw'] + 1}" if "draw" in row else ""), row["count"], percent(row["accuracy"]), interval(row), row["n"], source(row)] for row in heads]),
-            Table("Strength", ("heads", "strength", "on target", "95 % interval", "answers", "made with"),
-                  [[row["which"], row["size"], percent(row["accuracy"]), interval(row), row["n"], source(row)] for row in results["strength"]]),
-            Table("Modes and precision", ("mode", "scores", "on target", "95 % interval", "answers", "made with"),
-                  [[row["which"], row["scores"], percent(row["accuracy"]), interval(row), row["n"], source(row)] for row in results["mode"]]),
-            Table("Rows", ("rows", "on target", "95 % interval", "answers", "made with"),
-                  [[row["which"], percent(row["accuracy"]), interval(row), row["n"], source(row)] for row in results["rows"]]),
+            Table(
+                "Number of heads",
+                ("ranking", "heads", "on target", "95 % interval", "answers", "made with"),
+                [
+                    [
+                        row["ranking"] + (f", draw {row['draw'] + 1}" if "draw" in row else ""),
+                        row["count"],
+                        percent(row["accuracy"]),
+                        interval(row),
+                        row["n"],
+                        source(row),
+                    ]
+                    for row in heads
+                ],
+            ),
+            Table(
+                "Strength",
+                ("heads", "strength", "on target", "95 % interval", "answers", "made with"),
+                [
+                    [row["which"], row["size"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
+                    for row in results["strength"]
+                ],
+            ),
+            Table(
+                "Modes and precision",
+                ("mode", "scores", "on target", "95 % interval", "answers", "made with"),
+                [
+                    [row["which"], row["scores"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
+                    for row in results["mode"]
+                ],
+            ),
+            Table(
+                "Rows",
+                ("rows", "on target", "95 % interval", "answers", "made with"),
+                [
+                    [row["which"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
+                    for row in results["rows"]
+                ],
+            ),
         ],
         compared=[
-            Compared("heads at the peak (8B of 1,152; 2B of 448)", "100; 10", f"{best['gaze']['count']} of {lab.shape[0] * lab.shape[1]}"),
+            Compared(
+                "heads at the peak (8B of 1,152; 2B of 448)",
+                "100; 10",
+                f"{best['gaze']['count']} of {lab.shape[0] * lab.shape[1]}",
+            ),
             Compared("accuracy at the peak (8B; 2B)", "83.1%; 68.6%", percent(best["gaze"]["accuracy"])),
             Compared("Image Heads at their best (8B)", "69.0%", percent(best["image"]["accuracy"])),
-            Compared("Localization Heads at their best (8B)", "60.2%", percent(max(best[f"localization-{elbow}"]["accuracy"] for elbow in e1_discovery.ELBOWS))),
+            Compared(
+                "Localization Heads at their best (8B)",
+                "60.2%",
+                percent(max(best[f"localization-{elbow}"]["accuracy"] for elbow in e1_discovery.ELBOWS)),
+            ),
             Compared("strength 1", "33.2%", percent(weak[1.0]["accuracy"])),
             Compared("strength 10", "79.8%", percent(weak[10.0]["accuracy"])),
             Compared("strength 10,000", "83.1%", percent(weak[10_000.0]["accuracy"])),
         ],
         caveats=_caveats(results),
-    )  # fmt: skip
+    )
 
 
 def _lines(heads: list[dict[str, Any]]) -> list[plots.Line]:

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Int, Shaped
 from convert.folder import new_folder
 from experiments import natural_report
 from experiments.coco import Coco, names_object, read_coco
-from experiments.lab import Condition, Lab
+from experiments.conditions import Condition
+from experiments.lab import Lab
 from experiments.models import TESTBED
 from experiments.records import Row
 from experiments.runner import script

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from experiments import e1_discovery
-from experiments.lab import Condition, Lab, Settings
+from experiments.conditions import Condition
+from experiments.lab import Lab
 from experiments.models import TESTBED, open_model
 from experiments.runner import script
+from experiments.settings import Settings
 from experiments.sources import Purpose
 from experiments.study import every_panel, nowhere
 from experiments.summaries import against, baseline, condition, provenance
@@ -292,7 +294,8 @@ def _caveats(lab: Lab, found: dict[str, Any]) -> list[str]:
     said += [
         f"{name}: halves of the strips agree on heads that do not look where they are asked to; stability alone proves nothing."
         for name, one in found.items()
-        if not one["verdict"]["has_gaze_heads"] and one["stability"]["low"] > one["stability"]["chance"]
+        if not one["verdict"]["has_gaze_heads"]
+        and any(row["about"] == "stability" and row["passed"] for row in one["verdict"]["criteria"])
     ]
     return said
 

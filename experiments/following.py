@@ -134,7 +134,9 @@ def counted(some: Sequence[Followed], name: str) -> dict[str, int]:
 
 def hit(some: Sequence[Followed], name: str) -> Bool[np.ndarray, "strip segment"]:
     """Which segments describe the panel that they were to."""
-    return np.array([[panel == wanted for panel, wanted in zip(one.panels[name], one.order, strict=True)] for one in some])
+    return np.array(
+        [[panel == wanted for panel, wanted in zip(one.panels[name], one.order, strict=True)] for one in some]
+    )
 
 
 def shared(found: Estimate) -> dict[str, Any]:
@@ -146,12 +148,16 @@ def _ends_file(lab: Lab, name: str) -> Any:
     return lab.place(name) / "ends.jsonl"
 
 
-def _judged(lab: Lab, rows: Sequence[Row], told: Sequence[Told], full: Sequence[bool]) -> dict[tuple[str, str], int | None]:
+def _judged(
+    lab: Lab, rows: Sequence[Row], told: Sequence[Told], full: Sequence[bool]
+) -> dict[tuple[str, str], int | None]:
     """What the run's judge says of all the texts that are needed, by strip and text. Junk and empty texts describe none."""
     wanted: dict[tuple[str, str], None] = {}
     for row, cut, whole in zip(rows, told, full, strict=True):
         sentences = [*cut.central, *(one.text for one in cut.sentences)] if whole else []
-        wanted |= dict.fromkeys((row["strip"], text) for text in [*cut.segments, *sentences] if text and not is_junk(text))
+        wanted |= dict.fromkeys(
+            (row["strip"], text) for text in [*cut.segments, *sentences] if text and not is_junk(text)
+        )
     return dict(zip(wanted, lab.verdicts(lab.pictures("evaluation"), [*wanted]), strict=True))
 
 
@@ -208,7 +214,9 @@ def _correlated(some: Sequence[Followed], name: str, seed: int) -> dict[str, Any
     return asdict(correlation(values, np.arange(len(some)), seed))
 
 
-def _grid(hits: Bool[np.ndarray, "strip segment"], wanted: Int64[np.ndarray, "strip segment"]) -> list[list[float | None]]:
+def _grid(
+    hits: Bool[np.ndarray, "strip segment"], wanted: Int64[np.ndarray, "strip segment"]
+) -> list[list[float | None]]:
     """Share of hits by segment and panel; None where a panel was never scheduled."""
     cells = []
     for segment in range(hits.shape[1]):

@@ -60,19 +60,40 @@ def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
     judges = results["judges"]
     panels = len(judges[0]["picks"]) if judges else 0
     findings = [
-        f"The {one['judge']} judge knows {percent(one['accuracy'])} of {one['captions']} true captions, {percent(one['shuffled_accuracy'])} "
+        f"The {one['judge']} judge knows {percent(one['accuracy'])} of {one['captions']} true captions, "
+        f"{percent(one['shuffled_accuracy'])} "
         f"with the panels in another order, and its worst panel {percent(min(one['per_panel']))}: it "
-        + ("passes" if one["passed"] else "does not pass") + " (0.9 overall in either order, 0.8 for every panel)."
+        + ("passes" if one["passed"] else "does not pass")
+        + " (0.9 overall in either order, 0.8 for every panel)."
         for one in judges
-    ]  # fmt: skip
+    ]
     rows = [
-        [one["judge"], one["version"], percent(one["accuracy"]), percent(one["shuffled_accuracy"]),
-         *(percent(value) for value in one["per_panel"]), *one["picks"], one["abstained"], one["failed"],
-         "–" if one["strangers"] is None else percent(one["strangers"]), _kappa(results["kappa"].get(one["judge"]))]
+        [
+            one["judge"],
+            one["version"],
+            percent(one["accuracy"]),
+            percent(one["shuffled_accuracy"]),
+            *(percent(value) for value in one["per_panel"]),
+            *one["picks"],
+            one["abstained"],
+            one["failed"],
+            "–" if one["strangers"] is None else percent(one["strangers"]),
+            _kappa(results["kappa"].get(one["judge"])),
+        ]
         for one in judges
-    ]  # fmt: skip
-    columns = ("judge", "version", "captions known", "shuffled", *(f"panel {n + 1}" for n in range(panels)),
-               *(f"picked {n + 1}" for n in range(panels)), "abstained", "failed", "strangers attributed", "kappa")  # fmt: skip
+    ]
+    columns = (
+        "judge",
+        "version",
+        "captions known",
+        "shuffled",
+        *(f"panel {n + 1}" for n in range(panels)),
+        *(f"picked {n + 1}" for n in range(panels)),
+        "abstained",
+        "failed",
+        "strangers attributed",
+        "kappa",
+    )
     shares = {one["judge"]: np.array(one["picks"]) / max(sum(one["picks"]), 1) for one in judges}
     plot = [
         Plot(
@@ -85,14 +106,23 @@ def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
         NUMBER,
         NAME,
         TITLE,
-        "Someone has to say which panel an answer describes. Before a judge's word counts, it is shown captions whose panel is known: "
+        "Someone has to say which panel an answer describes. Before a judge's word counts, it is shown captions whose "
+        "panel is known: "
         "a judge with a favourite panel, or none that it can tell, would make any steering look good or bad.",
         findings or ["These strips have no captions, so no judge could be calibrated."],
         plots=plot if judges else [],
-        tables=[Table("Calibration", columns, rows,
-                      f"Kappa: agreement with the {results['judge']} judge on {results['answers']} answers of experiment 5.")] if judges else [],
+        tables=[
+            Table(
+                "Calibration",
+                columns,
+                rows,
+                f"Kappa: agreement with the {results['judge']} judge on {results['answers']} answers of experiment 5.",
+            )
+        ]
+        if judges
+        else [],
         caveats=[] if judges else ["No judge was calibrated: read every accuracy with care."],
-    )  # fmt: skip
+    )
 
 
 def _file(lab: Lab, judge: Judge) -> Any:

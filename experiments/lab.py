@@ -12,28 +12,27 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from jaxtyping import Int32
 from tqdm import tqdm
 
 from convert.convert import to_orbax
 from experiments.ask import stop_tokens
+from experiments.conditions import Condition
 from experiments.judging import check_judge, make_judge
 from experiments.models import TESTBED, open_model, revision, source
 from experiments.records import Records, Row, write_json
+from experiments.settings import Settings
 from experiments.sources import PURPOSES, Purpose, Source, open_source
 from gaze import answers as asking
 from gaze.answers import Ask
 from gaze.heads import HeadSet, random_heads
 from gaze.judge import Failed, Item, Judge
 from gaze.outcomes import is_junk
-from gaze.steer import schedule
 from gaze.strips import Picture, Strip
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.model import Qwen3VL
@@ -44,93 +43,6 @@ PICTURES = 16
 """Pictures of a chunk, the part of the work that is saved at once."""
 BATCH = 96
 """Texts that are judged at once."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run depends on.
-
-    Attributes:
-      strips: where strips come from (see `experiments.sources`).
-      share: whether discovery and evaluation may use the same strips.
-      discovery, selection, evaluation: how many strips find the heads, choose how many heads, and are answered about.
-      heads: a head set to use in place of the heads that discovery finds.
-      k: how many heads; chosen on the selection strips without.
-      draws: random head sets to compare with.
-      segment: tokens of one part of a narration that follows a schedule; the paper's 50, a caption on the testbed.
-      brief, static, narration: longest answers in tokens, to VQA, to one panel, and of a whole strip.
-      photos, images: pictures with boxes (`testbed`, or coco:ANNOTATIONS,FOLDER), and how many of them.
-      models: further checkpoints to compare with this one.
-      judge: see `experiments.judging`.
-    """
-
-    model: str = TESTBED
-    dtype: str | None = None
-    strips: str = TESTBED
-    share: bool = False
-    discovery: int = 60
-    selection: int = 24
-    evaluation: int = 60
-    heads: str | None = None
-    k: int | None = None
-    draws: int = 10
-    strength: float = 10_000.0
-    mode: str = "boost_suppress"
-    precision: str = "ordered"
-    segment: int = 50
-    brief: int = 15
-    static: int = 100
-    narration: int = 300
-    photos: str = TESTBED
-    images: int = 60
-    models: tuple[str, ...] = ()
-    judge: str = "exact"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Aim:
-    """Where one answer is to look: its target (from 0, None if it has none) and the region of each step.
-
-    See `gaze.steer.schedule`; `Aim.at(2)` looks at region 2 all along.
-    """
-
-    target: int | None
-    steps: Int32[np.ndarray, " step"]
-
-    @classmethod
-    def at(cls, target: int) -> "Aim":
-        return cls(target, schedule([(0, target)]))
-
-
-NOWHERE = np.full(1, -1, np.int32)
-"""The steps of an answer that is not steered."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One way of asking and steering, for many pictures.
-
-    Attributes:
-      name: unique within the experiment.
-      question: one for all pictures, or one each.
-      aims: for each picture the answers to make, all of the same number of steps.
-      heads: None leaves the model alone.
-      strength, mode, precision: the run's own if None.
-      rows: see `gaze.steer.ROWS`.
-      tags: what else each row of output shall say.
-    """
-
-    name: str
-    question: str | Sequence[str]
-    max_new: int
-    aims: Sequence[Sequence[Aim]]
-    heads: HeadSet | None = None
-    strength: float | None = None
-    mode: str | None = None
-    precision: str | None = None
-    rows: str = "all"
-    tags: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Lab:
@@ -201,7 +113,7 @@ class Lab:
             partial = path.with_name(f".{path.name}.partial")
             try:
                 with partial.open("wb") as file:
-                    np.savez(file, **make())
+                    np.savez(file, allow_pickle=False, **make())
             except OSError as error:
                 partial.unlink(missing_ok=True)
                 raise InputError(f"cannot write {path} ({error.strerror}): make room and start again") from error
@@ -264,6 +176,7 @@ class Lab:
                 records.add({key: [row] for key, row in rows.items() if row})
                 done(len(some))
         records.finish(sorted(records.keys()))
+        self.skipped += records.skipped
         said = {row["chunk"]: row["region"] for row in records.rows()}
         return [None if said.get(key) is None else said[key] - 1 for key in keys]
 
@@ -308,8 +221,8 @@ class Lab:
         numbers = range(start, min(start + PICTURES, len(pictures)))
         size = min(PICTURES, len(pictures))
         chunk = [pictures[number] for number in numbers]
-        one = isinstance(condition.question, str)
-        questions = [condition.question if one else condition.question[number] for number in numbers]
+        asked = condition.question
+        questions = [asked if isinstance(asked, str) else asked[number] for number in numbers]
         mask = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
         aims = [(place, aim) for place, number in enumerate(numbers) for aim in condition.aims[number]]
         how = asking.Settings(

@@ -8,8 +8,17 @@ import click
 MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
 OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--model", default="testbed", show_default=True, help="A converted checkpoint, a Hugging Face folder or a hub name."),
-    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Compute in this; float32 on a CPU, else as stored, without."),
+    click.option(
+        "--model",
+        default="testbed",
+        show_default=True,
+        help="A converted checkpoint, a Hugging Face folder or a hub name.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16"]),
+        help="Compute in this; float32 on a CPU, else as stored, without.",
+    ),
     click.option("--strips", help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
     click.option("--share", is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
     click.option("--discovery", type=click.IntRange(2), help="Strips that find the heads (default: 60)."),
@@ -27,7 +36,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--models", multiple=True, help="Further checkpoints to compare with; may be given several times."),
     click.option("--judge", help="exact, first, caption, likelihood or chat:MODEL[@URL]."),
     click.option("--seed", type=click.IntRange(0), help="(default: 0)"),
-)  # fmt: skip
+)
 
 
 def options(command: Any) -> Any:

@@ -74,7 +74,7 @@ class Records:
         return [row for key in (self._chunks if keys is None else keys) for row in self._chunks.get(key, [])]
 
     def _whole(self, key: str) -> bool:
-        rows = self._chunks.get(key)
+        rows = self._chunks.get(key, [])
         return bool(rows) and len(rows) == rows[0]["of"]
 
     def _read(self) -> None:

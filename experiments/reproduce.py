@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.judging import make_judge
-from experiments.lab import Lab, Settings
+from experiments.lab import Lab
 from experiments.records import write_json
 from experiments.runner import NAMES, experiment, perform
+from experiments.settings import Settings
+from experiments.study import example
 from experiments.telling import interval, percent
-from gaze.book import Chapter, Cover, Example, write_book
+from gaze.book import Chapter, Cover, write_book
 from gaze.judge import Item
 from gaze.judge_chat import Chat
 from qwen3vl_jax.errors import InputError
@@ -75,24 +77,29 @@ def _saved(folder: Path, judge: str) -> Lab:
 def cover(lab: Lab, chapters: Sequence[Chapter]) -> Cover:
     """What the report opens with."""
     given, heads = lab.settings, lab.heads()
-    facts = [
+    facts: list[tuple[str, str | float]] = [
         ("model", given.model),
         ("revision", lab.revision),
         ("heads in all", f"{lab.shape[0] * lab.shape[1]:,} ({lab.shape[0]} layers of {lab.shape[1]})"),
         ("gaze heads", f"{len(heads)}: " + ", ".join(f"L{layer}H{head}" for layer, head in heads.heads[:12])),
         ("head set", heads.fingerprint),
-        ("strips", f"{given.strips}: {given.discovery} to find the heads, {given.selection} to choose how many, {given.evaluation} to evaluate on"),
+        (
+            "strips",
+            f"{given.strips}: {given.discovery} to find the heads, {given.selection} to choose how many, "
+            f"{given.evaluation} to evaluate on",
+        ),
         ("judge", lab.judge.name),
         ("steering", f"{given.mode}, strength {given.strength:g}, {given.precision}"),
         ("random draws", given.draws),
         ("seed", given.seed),
-    ]  # fmt: skip
+    ]
     return Cover(
         "What a vision-language model looks at, it describes",
-        "A few attention heads look at what is being described. This report finds them, moves them, and counts what happens.",
+        "A few attention heads look at what is being described. This report finds them, moves them, and counts what "
+        "happens.",
         facts,
         [chapter.findings[0] for chapter in chapters if chapter.findings],
-        _example(lab),
+        example(lab, SHORT[1]) if (lab.folder / SHORT[1] / "results.json").exists() else None,
     )
 
 
@@ -115,18 +122,6 @@ def table(results: dict[str, Any], strips: int) -> Table:
         f"Asked for a panel by its number, unsteered, it is right in {percent(asked['accuracy'])} of {asked['n']}."
     )
     return shown
-
-
-def _example(lab: Lab) -> Example | None:
-    """A strip and its answers, if experiment 5 is part of the run."""
-    name = SHORT[1]
-    if not (lab.place(name) / "results.json").exists():
-        return None
-    strip = lab.pictures("evaluation")[0]
-    rows = [row for row in lab.judged([strip], [row for row in lab.answers(name) if row["strip"] == strip.name])]
-    alone = next(row for row in rows if row["condition"] == "unsteered")
-    steered = [(row["text"], row["panel"] == row["target"]) for row in rows if row["condition"] == "gaze"]
-    return Example(strip.image, alone["question"], strip.captions, alone["text"], steered, strip.widths)
 
 
 def _results(lab: Lab, name: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Runs experiments: each by itself as `python -m experiments.eN_NAME`, or one after the other into one report."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -10,10 +9,10 @@ from typing import Any
 import click
 
 from convert.cli import run
-from experiments.lab import Lab, Settings
-from experiments.models import TESTBED
+from experiments.lab import Lab
 from experiments.options import options
 from experiments.records import write_json
+from experiments.settings import settled
 from gaze.book import Chapter
 
 NAMES = (
@@ -47,20 +46,6 @@ def perform(one: ModuleType, lab: Lab) -> Chapter:
     return chapter
 
 
-def presets(model: str) -> Settings:
-    """The paper's settings, or for the testbed, whose captions have seven tokens, shorter ones."""
-    small = Settings(model=model, segment=7, static=16, narration=60)
-    return small if model == TESTBED else Settings(model=model, judge="likelihood")
-
-
-def settings(model: str, given: dict[str, Any]) -> Settings:
-    """The presets for a model, and what a person has given."""
-    names = {field.name for field in fields(Settings)}
-    return replace(
-        presets(model), **{name: value for name, value in given.items() if value is not None and name in names}
-    )
-
-
 def script(one: ModuleType) -> None:
     """The command line of one experiment: `python -m experiments.eN_NAME --out RUN`."""
 
@@ -70,7 +55,7 @@ def script(one: ModuleType) -> None:
     )
     @options
     def command(out: Path, model: str, **given: Any) -> None:
-        lab = Lab(out, settings(model, given))
+        lab = Lab(out, settled(model, given))
         chapters = perform_all(lab, [NAMES[0], one.NAME] if one.NUMBER != 1 else [one.NAME])
         for finding in chapters[-1].findings:
             click.echo(finding)

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lab import NOWHERE, Aim, Condition, Lab
+from experiments.conditions import NOWHERE, Aim, Condition
+from experiments.lab import Lab
 from experiments.records import Row
 from experiments.summaries import against, baseline, condition, provenance
 from experiments.telling import OUTCOMES, interval, line, measure, outcomes, percent, share, source
-from gaze import plots
-from gaze.book import Chapter, Compared, Plot, Table
+from gaze import plots, plots_pictures
+from gaze.book import Chapter, Compared, Example, Plot, Table
 from gaze.heads import HeadSet, all_heads, code_control, paper_control
 from gaze.strips import Picture
 
@@ -112,18 +113,22 @@ def chapter(
         if kind in found
     ]
     findings = [
-        f"Steered with {gaze['k']} gaze heads, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips describe the target "
-        f"panel; with random heads of the same layers {percent(placed['mean']['value'])} over {len(placed['accuracies'])} draws "
+        f"Steered with {gaze['k']} gaze heads, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips "
+        "describe the target "
+        f"panel; with random heads of the same layers {percent(placed['mean']['value'])} over "
+        f"{len(placed['accuracies'])} draws "
         f"({percent(placed['lowest'])} to {percent(placed['highest'])}); with all heads {percent(everything['accuracy'])}.",
         f"The gaze heads are ahead of the random heads by {100 * placed['advantage']['value']:.1f} points "
         f"({100 * placed['advantage']['low']:.1f} to {100 * placed['advantage']['high']:.1f}, over draws and strips)"
         + (", above every single draw." if placed["above_all"] else ", but not above every single draw."),
         f"Left alone, the model describes {told(results['unsteered'])}.",
     ]
+    shown = example(lab, name)
     worst = min(gaze["per_panel"], key=lambda row: row["accuracy"])
     caveats = [
         f"The worst target is panel {worst['panel']}: {share(worst)}.",
-        f"An answer that is what the model says anyway counts as a hit where it is right: {gaze['outcomes']['same_code']} of {gaze['n']} "
+        "An answer that is what the model says anyway counts as a hit where it is right: "
+        f"{gaze['outcomes']['same_code']} of {gaze['n']} "
         "steered answers equal the unsteered one.",
     ]
     return Chapter(
@@ -136,7 +141,13 @@ def chapter(
             Plot(
                 "conditions",
                 plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in found], chance),
-                "Answers that describe the target panel. Rings are single draws of random heads; bars are 95 % intervals over strips.",
+                "Answers that describe the target panel. Rings are single draws of random heads; bars are 95 % "
+                "intervals over strips.",
+            ),
+            Plot(
+                "example",
+                plots_pictures.strip(shown.image, shown.question, shown.unsteered, shown.steered),
+                "The first strip, and the answers when the gaze heads are held to each of its panels.",
             ),
             Plot("panels", plots.columns(panels, per_panel, "target panel", chance), "The same for each target panel."),
         ],
@@ -166,6 +177,15 @@ def chapter(
         ],
         caveats=caveats,
     )
+
+
+def example(lab: Lab, name: str) -> Example:
+    """The first strip of a study and the answers about it."""
+    strip = lab.pictures("evaluation")[0]
+    rows = lab.judged([strip], [row for row in lab.answers(name) if row["strip"] == strip.name])
+    alone = next(row for row in rows if row["condition"] == "unsteered")
+    steered = [(row["text"], row["panel"] == row["target"]) for row in rows if row["condition"] == "gaze"]
+    return Example(strip.image, alone["question"], strip.captions, alone["text"], steered, strip.widths)
 
 
 def told(unsteered: dict[str, Any]) -> str:

@@ -46,7 +46,8 @@ def outcomes(found: Found) -> list[int]:
 def measure(name: str, role: Role, found: Found) -> Measure:
     """A row of `gaze.plots.conditions`; a control's draws with it."""
     draws = found["against"]["accuracies"] if "against" in found else ()
-    return Measure(name, role, found["accuracy"], *found["interval"], draws if len(draws) > 1 else ())
+    low, high = found["interval"]
+    return Measure(name, role, found["accuracy"], low, high, draws if len(draws) > 1 else ())
 
 
 def line(name: str, role: Role, places: Numbers, found: Sequence[Found]) -> Line:

@@ -55,7 +55,7 @@ def named_order(seed: int, name: str, panels: int) -> Order:
 
 def paper_orders(panels: Sequence[int]) -> list[Order]:
     """The orders that the released script gives to strips of so many panels, which depend on the strips before."""
-    rng = np.random.RandomState(PAPER_SEED)  # noqa: NPY002 - the same numbers need the same generator
+    rng = np.random.RandomState(PAPER_SEED)
     return [derangement(rng, count) for count in panels]
 
 
@@ -99,7 +99,8 @@ def cut(text: str, ends: Int[np.ndarray, " token"], segment: int, count: int, de
     told = sentences(text, ends)
     middles = [max((one.start + one.stop - 1) // 2 - delay, 0) // segment for one in told]
     central = [
-        next((one.text for one, middle in zip(told, middles, strict=True) if middle == number), "") for number in range(count)
+        next((one.text for one, middle in zip(told, middles, strict=True) if middle == number), "")
+        for number in range(count)
     ]
     parts = [between(text, ends, segment * number, segment * (number + 1)) for number in range(count)]
     return Told(parts, central, told)
@@ -155,7 +156,9 @@ def word_latency(
     return None
 
 
-def sentence_latency(told: Sequence[Passage], panels: Sequence[int | None], new: int, begin: int, end: int) -> int | None:
+def sentence_latency(
+    told: Sequence[Passage], panels: Sequence[int | None], new: int, begin: int, end: int
+) -> int | None:
     """Tokens from a switch to the first sentence about the new panel; None if none starts before `end`."""
     starts = [one.start for one, panel in zip(told, panels, strict=True) if panel == new and begin <= one.start < end]
     return min(starts) - begin if starts else None

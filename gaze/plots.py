@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from gaze.figures import PALETTE, STYLE, Number, _accuracy_axis, _figure, _label
+from gaze.figures import PALETTE, STYLE, Number, accuracy_axis, canvas, lettering
 
 Role = Literal["gaze", "image", "localization", "random", "all", "unsteered"]
 Numbers = Sequence[Number] | Shaped[np.ndarray, " number"]
@@ -64,12 +64,12 @@ class Measure(NamedTuple):
 @rc_context(HOUSE)
 def conditions(measures: Sequence[Measure], chance: Number | None = None, label: str = DESCRIBES) -> Figure:
     """A row per condition: its accuracy and interval; the draws of a random control as rings below."""
-    figure, axes = _figure(0.5 * len(measures) + 1.0)
+    figure, axes = canvas(0.5 * len(measures) + 1.0)
     for place, one in enumerate(measures):
         colour, marker = ROLES[one.role]["color"], ROLES[one.role]["marker"]
         axes.plot([one.low, one.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
         axes.plot(one.value, place, marker, color=colour, markersize=7, clip_on=False)
-        axes.annotate(share(one.value), (1.06, place), xytext=(0, 0), **_label("ink"))
+        axes.annotate(share(one.value), (1.06, place), xytext=(0, 0), **lettering("ink"))
         draws = np.sort(np.asarray(one.draws, np.float64))
         lift = place + 0.25 + 0.1 * (np.arange(draws.size) % 2)
         if draws.size:  # An empty line that is not clipped would push the layout about.
@@ -77,10 +77,10 @@ def conditions(measures: Sequence[Measure], chance: Number | None = None, label:
     axes.set_yticks(range(len(measures)), labels=[wrapped(one.name) for one in measures])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(measures) - 0.4, -0.75)
-    _accuracy_axis(axes, axes.xaxis)
+    accuracy_axis(axes, axes.xaxis)
     if chance is not None:
         axes.axvline(chance, color=PALETTE["quiet"], linewidth=1, linestyle=(0, DASHES[0]))
-        axes.annotate(f"{BLIND} {chance:.0%}", (chance, -0.58), xytext=(4, 0), **_label("quiet"))
+        axes.annotate(f"{BLIND} {chance:.0%}", (chance, -0.58), xytext=(4, 0), **lettering("quiet"))
     axes.set_xlabel(label)
     return described(figure, f"Share of {label}. " + "; ".join(spoken(one) for one in measures) + ".")
 
@@ -99,21 +99,21 @@ def sweep(
       levels: horizontal lines to compare with, such as a blind pick.
       marked: places on the axis worth a vertical line.
     """
-    figure, axes = _figure(3.4)
+    figure, axes = canvas(3.4)
     for line in lines:
         draw_line(axes, line)
     for dash, (name, level) in zip(DASHES * 3, (levels or {}).items(), strict=False):
         axes.axhline(level, color=PALETTE["quiet"], linewidth=1, linestyle=(0, dash), label=name)
     for name, place in (marked or {}).items():
         axes.axvline(place, color=PALETTE["chosen"], linewidth=1, linestyle=":")
-        axes.annotate(name, (place, 1.07), xytext=(4, 0), **_label("chosen"))
+        axes.annotate(name, (place, 1.07), xytext=(4, 0), **lettering("chosen"))
     ticks = np.unique(np.concatenate([np.asarray(line.x, np.float64) for line in lines]))
     axes.set_xscale("log")
     axes.set_xlim(ticks.min() / 1.15, ticks.max() * 1.15)
     shown = _ticks(ticks, next(iter((marked or {}).values()), None))
     axes.set_xticks(shown, labels=[f"{tick:,g}" for tick in shown])
     axes.xaxis.set_minor_locator(NullLocator())
-    _accuracy_axis(axes, axes.yaxis)
+    accuracy_axis(axes, axes.yaxis)
     axes.set(xlabel=f"{axis} (log scale)", ylabel=label)
     legend(figure, axes)
     return described(figure, f"Share of {label}, along {axis}. " + " ".join(_peak(line) for line in lines))
@@ -122,14 +122,14 @@ def sweep(
 @rc_context(HOUSE)
 def rows(groups: Sequence[str], lines: Sequence[Line], chance: Number | None = None, label: str = DESCRIBES) -> Figure:
     """A row per group with a long name (a wording, a choice of rows), a dot with its interval per line."""
-    figure, axes = _figure((0.2 * len(lines) + 0.22) * len(groups) + 1.2)
+    figure, axes = canvas((0.2 * len(lines) + 0.22) * len(groups) + 1.2)
     for shift, line in zip(_shifts(lines, 0.26), lines, strict=True):
         place, value = np.asarray(line.x) + shift, np.asarray(line.value, np.float64)
         axes.errorbar(value, place, xerr=_errors(line), **_dots(line))
     axes.set_yticks(range(len(groups)), labels=[wrapped(group) for group in groups])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    _accuracy_axis(axes, axes.xaxis)
+    accuracy_axis(axes, axes.xaxis)
     chance_line(axes.axvline, chance)
     axes.set_xlabel(label)
     legend(figure, axes)
@@ -141,7 +141,7 @@ def columns(
     groups: Sequence[str], lines: Sequence[Line], axis: str = "", chance: Number | None = None, label: str = DESCRIBES
 ) -> Figure:
     """A group of bars for each short name (a panel, a size), a bar with its interval per line."""
-    figure, axes = _figure(3.2)
+    figure, axes = canvas(3.2)
     width = 0.78 / len(lines)
     for shift, line in zip(_shifts(lines, width), lines, strict=True):
         place, value = np.asarray(line.x) + shift, np.asarray(line.value, np.float64)
@@ -151,7 +151,7 @@ def columns(
     axes.set_xticks(range(len(groups)), labels=groups)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    _accuracy_axis(axes, axes.yaxis)
+    accuracy_axis(axes, axes.yaxis)
     axes.set_ylim(0, 1.04)
     chance_line(axes.axhline, chance)
     axes.set(xlabel=axis, ylabel=label)

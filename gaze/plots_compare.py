@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gaze.figures import HEAT, PALETTE, WIDTH, Number, _accuracy_axis, _label
+from gaze.figures import HEAT, PALETTE, WIDTH, Number, accuracy_axis, lettering
 from gaze.plots import (
     DESCRIBES,
     HOUSE,
@@ -60,7 +60,7 @@ def checkpoints(models: Sequence[Checkpoint], chance: Number | None = None, labe
         profile.plot(depth, one.profile, color=colour, marker=marker, markersize=3.5, linewidth=1.3, label=one.name)
         k.barh(place, one.k / one.heads, 0.55, color=colour)
         note = f"{one.k:,g} of {one.heads:,}" if np.isfinite(one.k) else "none"
-        k.annotate(note, (np.nan_to_num(one.k / one.heads), place), xytext=(4, 0), **_label("ink"))
+        k.annotate(note, (np.nan_to_num(one.k / one.heads), place), xytext=(4, 0), **lettering("ink"))
         for measure in (one.random, one.gaze):
             look = ROLES[measure.role]
             accuracy.plot([measure.low, measure.high], [place, place], color=look["color"], linewidth=2)
@@ -72,7 +72,7 @@ def checkpoints(models: Sequence[Checkpoint], chance: Number | None = None, labe
     k.set_xlim(0, 1.8 * highest(np.array([one.k / one.heads for one in models], np.float64)))
     _percent(k.xaxis)
     k.set_xlabel("heads at the peak")
-    _accuracy_axis(accuracy, accuracy.xaxis)
+    accuracy_axis(accuracy, accuracy.xaxis)
     chance_line(accuracy.axvline, chance)
     accuracy.set_xlabel(label)
     legend(figure, profile)
@@ -90,7 +90,7 @@ def picks(judges: Mapping[str, Float[np.ndarray, " choice"]], choices: Sequence[
         axes.set_title(name, fontsize=9, loc="left")
         axes.grid(axis="y")
         for place, value in enumerate(shares):
-            axes.annotate(share(value), (place, np.nan_to_num(value)), xytext=(0, 6), **_label("ink", "center"))
+            axes.annotate(share(value), (place, np.nan_to_num(value)), xytext=(0, 6), **lettering("ink", "center"))
     grid.flat[-1].set_xticks(range(len(choices)), labels=choices)
     grid.flat[-1].set_ylim(0, 1.3 * highest(*judges.values()))
     grid.flat[-1].set_xlabel("picked")

@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gaze.figures import PALETTE, WIDTH, Head, _colour_bar, _figure, _heatmap, _label, _outline
+from gaze.figures import PALETTE, WIDTH, Head, canvas, colour_bar, heatmap, lettering, outline
 from gaze.plots import HOUSE, described, highest, legend, write_in
 
 
@@ -16,16 +16,16 @@ from gaze.plots import HOUSE, described, highest, legend, write_in
 def score_map(scores: Float[np.ndarray, "layer heads"], chosen: Sequence[Head], label: str = "gaze score") -> Figure:
     """The score of every head, the chosen ones outlined."""
     layers, heads = scores.shape
-    figure, axes = _figure(np.clip(0.36 * layers, 2.2, 6.0) + 0.7)
-    image = _heatmap(axes, np.maximum(scores, 0), vmax=highest(scores))
+    figure, axes = canvas(np.clip(0.36 * layers, 2.2, 6.0) + 0.7)
+    image = heatmap(axes, np.maximum(scores, 0), vmax=highest(scores))
     axes.set(xlabel="head", ylabel="layer")
     for axis, count in ((axes.xaxis, heads), (axes.yaxis, layers)):
         axis.set_major_locator(MaxNLocator(min(count, 16), integer=True, min_n_ticks=1))
     for layer, head in chosen:
-        axes.add_patch(_outline(layer, head, 2.2 if scores.size <= 200 else 1.0))
+        axes.add_patch(outline(layer, head, 2.2 if scores.size <= 200 else 1.0))
     if scores.size <= 100:
         write_in(axes, scores, "{:.2f}")
-    _colour_bar(figure, image, [axes], label)
+    colour_bar(figure, image, [axes], label)
     known = [(*place, scores[place]) for place in chosen if np.isfinite(scores[place])]
     best = ", ".join(f"L{layer}H{head} {score:.2f}" for layer, head, score in known[:8]) or "none"
     return described(figure, f"Heat map of the {label} by layer and head, {len(chosen)} heads outlined. Best: {best}.")
@@ -39,7 +39,7 @@ def score_distribution(
     label: str = "gaze score",
 ) -> Figure:
     """How many heads have which score, beside the mean over the draws of a null in which the question means nothing."""
-    figure, axes = _figure(2.9)
+    figure, axes = canvas(2.9)
     real, null = real[np.isfinite(real)], null[np.isfinite(null)].reshape(-1)
     draws = max(1, round(null.size / max(1, real.size)))
     edges = np.linspace(min(0.0, float(np.min(real, initial=0.0))), highest(real, null), 41).tolist()
@@ -54,7 +54,7 @@ def score_distribution(
     beyond = int(np.sum(real > limit))
     axes.annotate(
         f"{beyond} heads beyond\nall of the null", (limit, 0.9), xycoords=("data", "axes fraction"), xytext=(5, -2),
-        **_label("chosen", "left" if limit < 0.6 * edges[-1] else "right"),
+        **lettering("chosen", "left" if limit < 0.6 * edges[-1] else "right"),
     )  # fmt: skip
     axes.set(xlabel=label, ylabel="heads (log scale)")
     legend(figure, axes)
@@ -87,3 +87,31 @@ def depth_profile(
         axes.grid(axis="y")
     place = ", ".join(f"{count} in layer {number}" for number, count in enumerate(counts) if count)
     return described(figure, f"{label} by layer. Chosen heads: {place}.")
+
+
+@rc_context(HOUSE)
+def panel_matrices(
+    matrices: Float[np.ndarray, "top panel panel"], top: Sequence[tuple[int, int, Number]], chosen: Sequence[Head]
+) -> Figure:
+    """For each of the best heads: attention on every panel (columns) when asked about every panel (rows)."""
+    columns = min(4, len(top))
+    rows = -(-len(top) // columns)
+    figure = Figure(figsize=(WIDTH, 1.6 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    image = None
+    for axes, matrix, (layer, head, score) in zip(grid.flat, matrices, top, strict=False):
+        image = heatmap(axes, matrix, vmax=matrices.max(), aspect="equal")
+        is_chosen = (layer, head) in chosen
+        axes.set_title(f"L{layer}H{head}  {score:.2f}", color=PALETTE["ink" if is_chosen else "quiet"], fontsize=9)
+        numbers = np.arange(matrix.shape[0])
+        axes.set(xticks=numbers, yticks=numbers, xticklabels=numbers + 1, yticklabels=numbers + 1)
+        if is_chosen:
+            axes.add_patch(outline(0, 0, 2.0, size=len(matrix)))
+    for axes in grid.flat[len(top) :]:
+        axes.remove()
+    figure.supxlabel("panel looked at", fontsize=9, color=PALETTE["quiet"])
+    figure.supylabel("panel asked about", fontsize=9, color=PALETTE["quiet"])
+    if image is not None:
+        colour_bar(figure, image, list(grid.flat[: len(top)]), "share of\nthe head's attention")
+    best = ", ".join(f"L{layer}H{head} {score:.2f}" for layer, head, score in top)
+    return described(figure, f"Attention by panel asked about and panel looked at, for {best}.")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from gaze.figures import PALETTE, WIDTH, Number, _figure, _label
+from gaze.figures import PALETTE, WIDTH, Number, canvas, lettering
 from gaze.plots import HOUSE, Line, described, draw_line, legend, share
 
 Points = Float[np.ndarray, "item 2"]
@@ -73,7 +73,7 @@ def separation(
 @rc_context(HOUSE)
 def spread(values: Float[np.ndarray, " case"], marked: Mapping[str, Number], label: str, cases: str) -> Figure:
     """The distribution of a share over many cases (orderings, draws), with the cases that have a name marked."""
-    figure, axes = _figure(2.6)
+    figure, axes = canvas(2.6)
     finite = values[np.isfinite(values)]
     axes.hist(finite, np.linspace(0, 1, 41).tolist(), color=PALETTE["quiet"], alpha=0.55)
     top = axes.get_ylim()[1]
@@ -82,7 +82,10 @@ def spread(values: Float[np.ndarray, " case"], marked: Mapping[str, Number], lab
         side = "right" if value > 0.6 else "left"
         words = f"{name} {share(value)}"
         axes.annotate(
-            words, (value, (1.15 - 0.11 * place) * top), xytext=(-4 if side == "right" else 4, 0), **_label("ink", side)
+            words,
+            (value, (1.15 - 0.11 * place) * top),
+            xytext=(-4 if side == "right" else 4, 0),
+            **lettering("ink", side),
         )
     axes.set(xlabel=label, ylabel=cases, ylim=(0, 1.22 * top), xlim=(-0.02, 1.02))
     axes.xaxis.set_major_formatter(PercentFormatter(1))

@@ -45,6 +45,26 @@ def boxes(
     return described(figure, f"A picture with {len(regions)} boxes. Unsteered: {unsteered}. Steered to {spoken}.")
 
 
+@rc_context(HOUSE)
+def strip(image: Image.Image, question: str, unsteered: str, steered: Sequence[tuple[str, bool]]) -> Figure:
+    """A strip of panels of equal width, and under each panel the answer when steered to it, right or wrong."""
+    figure = Figure(figsize=(1.5 * WIDTH, 1.5 * WIDTH * image.height / image.width + 1.6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(image)
+    axes.set_axis_off()
+    axes.set_title(f"“{question}”  Left alone, the model says: {unsteered}", fontsize=10, loc="left")
+    width = image.width / len(steered)
+    for panel, (text, hit) in enumerate(steered):
+        place = ((panel + 0.5) * width, image.height * 1.08)
+        colour = PALETTE["gaze" if hit else "chosen"]
+        axes.text(*place, "✓" if hit else "✗", ha="center", va="top", fontsize=13, color=colour)
+        wrapped = textwrap.fill(text, 14)
+        axes.text(place[0], image.height * 1.3, wrapped, ha="center", va="top", fontsize=9.5, color=colour)
+    axes.set_ylim(image.height * 1.75, 0)
+    told = "; ".join(f"{panel}: {text}" for panel, (text, _) in enumerate(steered, start=1))
+    return described(figure, f"A strip of {len(steered)} panels. Unsteered: {unsteered} Steered to {told}")
+
+
 def said(text: str) -> str:
     """A text as the font can write it; empty answers are named."""
     return "".join(sign if ord(sign) in _signs() else "□" for sign in " ".join(text.split())) or "(no text)"

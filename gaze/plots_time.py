@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from gaze.figures import HEAT, PALETTE, WIDTH, _colour_bar, _figure, _heatmap
+from gaze.figures import HEAT, PALETTE, WIDTH, canvas, colour_bar, heatmap
 from gaze.plots import HOUSE, described, highest, legend, write_in
 
 Mass = Float[np.ndarray, "step panel"]
@@ -52,7 +52,7 @@ def staircase(stairs: Sequence[Stairs], step: str = "generated token", label: st
         axes.remove()
     figure.supxlabel(step, fontsize=9, color=PALETTE["quiet"])
     figure.supylabel("panel looked at", fontsize=9, color=PALETTE["quiet"])
-    _colour_bar(figure, image, list(grid.flat[: len(stairs)]), label)
+    colour_bar(figure, image, list(grid.flat[: len(stairs)]), label)
     return described(figure, "Heat maps of attention by step and panel: " + "; ".join(map(_path, stairs)) + ".")
 
 
@@ -98,14 +98,14 @@ def grid(
 
     NaN marks what was never tried; such cells are hatched.
     """
-    figure, axes = _figure(np.clip(0.4 * len(rows), 1.2, 6.0) + 1.0)
+    figure, axes = canvas(np.clip(0.4 * len(rows), 1.2, 6.0) + 1.0)
     axes.patch.set(facecolor="white", edgecolor=PALETTE["line"], hatch="////", linewidth=0)
-    image = _heatmap(axes, values, vmax=highest(values))
+    image = heatmap(axes, values, vmax=highest(values))
     write_in(axes, values, "{:.0%}")
     axes.set_yticks(range(len(rows)), labels=rows)
     axes.set_xticks(range(len(columns)), labels=columns)
     axes.set(ylabel=axes_names[0], xlabel=axes_names[1])
-    _colour_bar(figure, image, [axes], label)
+    colour_bar(figure, image, [axes], label)
     figure.axes[-1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     cells = "; ".join(
         f"{row}: " + ", ".join(f"{value:.0%}" for value in values[place] if np.isfinite(value))

@@ -85,7 +85,8 @@ def steering(
         code does, amounts to. Use "uniform" with strengths of that size only: with small ones it means little.
       rows: one of `ROWS`: which queries carry the bias.
 
-    Raises InputError for an unknown mode, precision or choice of rows, a bad strength, a target that is no region or covers no key.
+    Raises InputError for an unknown mode, precision or choice of rows, a bad strength, and a target that is no region or
+    covers no key.
     """
     for value, known in ((mode, (*MODES,)), (precision, PRECISIONS), (rows, ROWS)):
         if value not in known:

@@ -128,9 +128,7 @@ def by_line(mass: PerToken, lines: Lines) -> Mass:
     return found
 
 
-def line_mass(
-    mass: Float[np.ndarray, "strip token panel"], lines: Lines
-) -> Float32[np.ndarray, "strip line panel"]:
+def line_mass(mass: Float[np.ndarray, "strip token panel"], lines: Lines) -> Float32[np.ndarray, "strip line panel"]:
     """`by_line` of what `averaged` gives for one set of heads."""
     found = by_line(np.asarray(mass, np.float32)[:, :, None, None, :], lines)
     return np.asarray(found[:, :, 0, 0], np.float32)

@@ -7,7 +7,8 @@ Yes only if all three hold:
    chance 1/6), and at least `LIFT` more than on the mean other panel; and no more than one relabelling of the questions
    in a hundred (`LEVEL`) lifts *any* head of the model as far. The words of the questions pull the attention of every model
    to somewhere, trained or not, so a small p value alone is no evidence of size, and a size alone none of a cause.
-2. They are stable. In 95 of 100 random splits, halves of the discovery strips agree on more of the chosen heads than chance.
+2. They are stable. Random halves of the discovery strips agree on more of the chosen heads than chance does, by at least a
+   quarter (`AGREEMENT`) of what full agreement would be above it.
 3. They steer. The interval of the share of steered answers that describe their target lies above the best draw of
    random heads and above all heads together.
 """
@@ -27,6 +28,7 @@ from qwen3vl_jax.errors import InputError
 ROUTING = 0.5
 LIFT = 0.05
 LEVEL = 0.01
+AGREEMENT = 0.25
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ def _attention(best: Look) -> tuple[Criterion, ...]:
 
 
 def _stable(found: Stability) -> Criterion:
-    what = f"agreement of halves on the best {found.count}, its lower end above chance"
-    return Criterion("stability", what, found.low, found.chance, found.low > found.chance)
+    what = f"agreement of halves of the strips on the best {found.count}, of which chance gives {found.chance:.3f}, at least"
+    least = found.chance + AGREEMENT * (1 - found.chance)
+    return Criterion("stability", what, found.overlap, least, found.overlap >= least)
 
 
 def _cause(steered: Estimate, best: float, everything: float) -> tuple[Criterion, ...]:
@@ -160,7 +163,7 @@ def _reason(looks: Sequence[Look], criteria: Sequence[Criterion], stability: Sta
     said = {
         "attention": f"no head looks where the question says: the best, {best.name}, has a lift of {best.lift:.3f}, routes to "
         f"the panel in {best.routing:.0%} of the questions, and has p = {best.p:.3f}",
-        "stability": f"halves of the strips agree on {stability.overlap:.0%} of the heads, no more than chance allows",
+        "stability": f"halves of the strips agree on {stability.overlap:.0%} of the heads, chance on {stability.chance:.0%}",
         "cause": "steering them moves the answers no further than random heads or all heads do",
     }
     if failed == {"cause"}:

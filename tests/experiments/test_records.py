@@ -56,7 +56,9 @@ def test_a_spoiled_line_is_named_counted_and_its_chunk_made_again(
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("line", [b"\xff\xfe\n", b"[1]\n", b'{"n": 1}\n', b'{"chunk": [], "of": 1}\n', b'{"chunk": "z"}\n', b"\x00\n"])
+@pytest.mark.parametrize(
+    "line", [b"\xff\xfe\n", b"[1]\n", b'{"n": 1}\n', b'{"chunk": [], "of": 1}\n', b'{"chunk": "z"}\n', b"\x00\n"]
+)
 def test_whatever_stands_in_a_line_it_is_left_out(path: Path, whole: bytes, line: bytes) -> None:
     path.write_bytes(whole + line)
     assert Records(path).skipped == 1
@@ -75,7 +77,9 @@ def test_what_is_not_there_cannot_be_finished(path: Path) -> None:
         Records(path).finish(KEYS)
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence_and_loses_nothing(
+    path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 

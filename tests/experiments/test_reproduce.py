@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.lab import Settings
 from experiments.reproduce import SHORT, reproduce
-from experiments.runner import presets
+from experiments.settings import Settings, presets
 from gaze.heads import HeadSet
 
 Command = Callable[..., int]
@@ -116,7 +115,9 @@ def test_killed_again_and_again_it_ends_the_same(folder: Path, tmp_path: Path) -
     command = [sys.executable, "-c", "from experiments.cli import main; main()", "reproduce", "--out", out, *ARGUMENTS]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     for part in ("e1_discovery/selection", "e5_static"):
-        process = subprocess.Popen([*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         answers = out / part / "answers.jsonl"
         while process.poll() is None and not (answers.exists() and answers.stat().st_size > 2000):
             time.sleep(0.02)

@@ -149,7 +149,7 @@ def test_visits_and_the_blind_reader():
     assert blind_match(order, [2, 0]) == (0.5, None)
     match, rho = blind_match(order, [1, 0, 2, 3, 5])
     assert match == 0.5
-    assert rho == pytest.approx(0.2)
+    assert rho == pytest.approx(0.8)
 
 
 def test_latency_in_words():

@@ -1,0 +1,77 @@
+"""What a run depends on, and what it is unless somebody says otherwise."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.models import TESTBED, source
+from experiments.testbed.strips import CHECKPOINT
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run depends on.
+
+    Attributes:
+      strips: where strips come from (see `experiments.sources`).
+      share: whether discovery and evaluation may use the same strips.
+      discovery, selection, evaluation: how many strips find the heads, choose how many heads, and are answered about.
+      heads: a head set to use in place of the heads that discovery finds.
+      k: how many heads; chosen on the selection strips without.
+      draws: random head sets to compare with.
+      segment: tokens of one part of a narration that follows a schedule; the paper's 50, a caption on the testbed.
+      brief, static, narration: longest answers in tokens, to VQA, to one panel, and of a whole strip.
+      photos, images: pictures with boxes (`testbed`, or coco:ANNOTATIONS,FOLDER), and how many of them.
+      models: further checkpoints to compare with this one.
+      judge: see `experiments.judging`.
+    """
+
+    model: str = TESTBED
+    dtype: str | None = None
+    strips: str = TESTBED
+    share: bool = False
+    discovery: int = 60
+    selection: int = 24
+    evaluation: int = 60
+    heads: str | None = None
+    k: int | None = None
+    draws: int = 10
+    strength: float = 10_000.0
+    mode: str = "boost_suppress"
+    precision: str = "ordered"
+    segment: int = 50
+    brief: int = 15
+    static: int = 100
+    narration: int = 300
+    photos: str = TESTBED
+    images: int = 60
+    models: tuple[str, ...] = ()
+    judge: str = "exact"
+    seed: int = 0
+
+
+def is_testbed(model: str) -> bool:
+    """Whether a model is the testbed, or a folder that has its shape."""
+    try:
+        mine, theirs = (
+            json.loads((Path(folder) / "config.json").read_text()) for folder in (CHECKPOINT, source(model))
+        )
+        return bool(mine["text_config"] == theirs["text_config"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def presets(model: str) -> Settings:
+    """The paper's settings; for the testbed and its copies, which answer in captions of seven tokens, shorter ones."""
+    if is_testbed(model):
+        return Settings(model=model, segment=7, static=16, narration=60)
+    return Settings(model=model, judge="likelihood")
+
+
+def settled(model: str, given: dict[str, Any]) -> Settings:
+    """The presets for a model, and what a person has given."""
+    names = {field.name for field in fields(Settings)}
+    return replace(
+        presets(model), **{name: value for name, value in given.items() if value is not None and name in names}
+    )
