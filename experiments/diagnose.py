@@ -22,7 +22,7 @@ What `diagnose` returns, and `gaze diagnose MODEL --json` prints:
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,12 +37,11 @@ from experiments.e8_natural import pictures
 from experiments.e9_checkpoints import Examined
 from experiments.lab import Lab
 from experiments.models import TESTBED, open_model
-from experiments.settings import Settings
+from experiments.settings import Settings, settled
 from experiments.study import every_panel
 from experiments.summaries import estimated
 from experiments.telling import percent, share
 from experiments.testbed.scattered import draw_photos
-from experiments.testbed.strips import CHECKPOINT
 from experiments.testbed.wordings import STATIC
 from gaze import cost
 from gaze.alignment import alignment
@@ -75,14 +74,7 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, A
 
 
 def _settings(model: str, given: dict[str, Any]) -> Settings:
-    fewer = {**STRIPS, **{name: value for name, value in given.items() if value is not None}}
-    return replace(settled(TESTBED if _speaks_as_testbed(model) else model, fewer), model=model)
-
-
-def _speaks_as_testbed(model: str) -> bool:
-    """Whether a folder has the testbed's words, and so its captions to be judged by."""
-    words = Path(model) / "tokenizer.json"
-    return words.is_file() and words.read_bytes() == (CHECKPOINT / words.name).read_bytes()
+    return settled(model, {**STRIPS, **{name: value for name, value in given.items() if value is not None}})
 
 
 def _examined(lab: Lab) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from gaze.plots import Role, columns, conditions
 from gaze.plots_time import grid, switch_latency
 
 STORY = (
-    "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows nothing of. If they "
-    "decide what is told, the text jumps with them; how often it does, and after how many tokens, is measured against the same "
-    "schedules for random heads, for all heads and for the model left alone."
+    "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows nothing of. If "
+    "they decide what is told, the text jumps with them. How often it does, and how soon, is held against what random heads, all heads "
+    "and the model left alone make of the same schedules."
 )
 STEPS = {
     "official": "the released script's steps",
@@ -63,34 +63,42 @@ def rho(one: Found) -> str:
 
 def _findings(results: dict[str, Any]) -> list[str]:
     found, random = results["conditions"], results["random"]["first token"]["readings"]["segment"]
-    gaze, official = found["gaze, first token"], found["gaze, official"]
-    alone = found["unsteered"]["readings"]["segment"]
-    strict, ahead = gaze["readings"]["segment"], gaze["readings"]["segment"]["beyond_unsteered"]
-    soft = "words" if results["verbatim"] else "sentence"
+    gaze, alone = found["gaze, first token"], found["unsteered"]["readings"]["segment"]
+    strict = gaze["readings"]["segment"]
+    ahead = strict["beyond_unsteered"]
+    everything = found["all, first token"]["readings"]["segment"]
     return [
-        f"With the gaze heads moved from the first token on, {share(strict)} of {strict['n']} segments describe their panel, and what is "
-        f"told follows the schedule with ρ = {rho(strict['rho'])}; the unsteered narration meets the same schedules in "
+        f"With the gaze heads moved from the first token on, {share(strict)} of {strict['n']} segments describe their panel, and "
+        f"what is told follows the schedule with ρ = {rho(strict['rho'])}. The unsteered narration meets the same schedules in "
         f"{percent(alone['accuracy'])} (ρ = {rho(alone['rho'])}), {100 * ahead['value']:.1f} points less "
         f"({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}).",
         f"Random heads of the same layers reach {percent(random['mean']['value'])} over {len(random['accuracies'])} draws "
-        f"({percent(random['lowest'])} to {percent(random['highest'])}), all heads "
-        f"{percent(found['all, first token']['readings']['segment']['accuracy'])}.",
+        f"({percent(random['lowest'])} to {percent(random['highest'])}), all heads {percent(everything['accuracy'])}.",
         f"A reader who does not know the schedule finds the panels in its order in {share(gaze['blind'])} of places "
         f"(ρ = {rho(gaze['blind']['rho'])}).",
-        f"With the released script's steps, which leave the first token alone and come a token late, {share(official['readings']['segment'])} "
-        f"of segments are right as they are cut (ρ = {rho(official['readings']['segment']['rho'])}), and "
-        f"{share(official['readings'][soft])} if {READINGS[soft]} counts (ρ = {rho(official['readings'][soft]['rho'])}).",
+        _late(found["gaze, official"]["readings"], "words" if results["verbatim"] else "sentence"),
         _turning(gaze["latency"]),
     ]
 
 
-def _turning(latency: Found) -> str:
-    if latency["median"] is None:
-        return f"The text never turns to the new panel after any of {latency['turned']['n']} switches."
-    never = 1 - latency["turned"]["accuracy"]
+def _late(official: Found, soft: str) -> str:
+    """What the released script's steps do."""
+    strict, other = official["segment"], official[soft]
     return (
-        f"After a switch the text turns to the new panel within its segment in {share(latency['turned'])} of {latency['turned']['n']} "
-        f"cases, after {latency['median']:g} tokens in the median ({latency['mean']:.1f} on average); in {percent(never)} it never does."
+        f"With the released script's steps, which leave the first token alone and come a token late, {share(strict)} of segments "
+        f"are right as they are cut (ρ = {rho(strict['rho'])}), and {share(other)} if {READINGS[soft]} counts "
+        f"(ρ = {rho(other['rho'])})."
+    )
+
+
+def _turning(latency: Found) -> str:
+    turned = latency["turned"]
+    if latency["median"] is None:
+        return f"The text never turns to the new panel after any of {turned['n']} switches."
+    return (
+        f"After a switch the text turns to the new panel within its segment in {share(turned)} of {turned['n']} cases, after "
+        f"{latency['median']:g} tokens in the median ({latency['mean']:.1f} on average); in {percent(1 - turned['accuracy'])} it "
+        "never does."
     )
 
 
@@ -98,11 +106,11 @@ def _moved_findings(moved: Found | None) -> list[str]:
     if moved is None:
         return []
     gaze, random = moved["gaze"], moved["random"]
+    others = [percent(random[name]["accuracy"]) for name in ("words_new", "words_old")]
     return [
-        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, where the captions "
-        f"differ, are the new panel's and {share(gaze['words_old'])} the old one's (random heads {percent(random['words_new']['accuracy'])} "
-        f"and {percent(random['words_old']['accuracy'])}); one of the first three is the new panel's in {percent(gaze['soon']['accuracy'])} "
-        f"of {gaze['soon']['n']} answers."
+        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, where the "
+        f"captions differ, are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and "
+        f"{others[1]}); one of the first three is the new panel's in {share(gaze['soon'])} of {gaze['soon']['n']} answers."
     ]
 
 
@@ -131,8 +139,8 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
         Plot(
             "conditions",
             conditions(measures, 1 / len(panels), what),
-            "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single draws of random "
-            "heads; bars are 95 % intervals over strips.",
+            "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single draws of "
+            "random heads; bars are 95 % intervals over strips.",
             "dynamic narration",
         ),
         Plot(
@@ -280,10 +288,13 @@ def _caveats(results: dict[str, Any]) -> list[str]:
     worst = min(strict["per_segment"], key=lambda row: row["accuracy"])
     junk = found["all, first token"]["readings"]["segment"]["outcomes"]["junk"]
     turned = found["unsteered"]["latency"]["turned"]
+    panels = len(strict["per_segment"])
     return [
+        "No panel is ever scheduled in its own place. So a text that goes through the strip from left to right meets no segment, "
+        f"and its ρ is {-1 / (panels - 1):.2f} on average: heads that do nothing are there, not at a blind pick.",
         f"The worst segment of the gaze heads, first token steered too, is segment {worst['segment']}: {share(worst)}.",
         f"With all heads steered, {junk} of {strict['n']} segments are junk.",
         f"The unsteered text would count as turning in {share(turned)} of switches: so much is chance.",
-        f"Segments have {results['segment']} tokens; where that is about a sentence, a schedule that comes one token late cuts into the "
-        "next sentence, which it does not do where segments hold several.",
+        f"Segments have {results['segment']} tokens. Where that is a sentence, a schedule that comes a token late cuts into the "
+        "next one, whose first word is still the old panel's; where segments hold several sentences, it costs little.",
     ]

@@ -177,8 +177,8 @@ def sum_up(lab: Lab) -> dict[str, Any]:
     return {
         **lab.provenance(DISCOVERY, heads),
         "strips": len(attention),
-        "shared": lab.source.shared,
-        "skipped": [list(entry) for entry in lab.source.skipped],
+        "shared": lab.sources["discovery"].shared,
+        "skipped": [list(entry) for entry in lab.sources["discovery"].skipped],
         "chosen": [list(head) for head in heads.heads],
         "top": _top(lab, found),
         "scores": {

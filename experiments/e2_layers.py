@@ -54,7 +54,7 @@ def sum_up(lab: Lab) -> dict[str, Any]:
         "prefix": REVERSE_PREFIX,
         "labels": LETTERS,
         "strips": {purpose: len(lab.pictures(purpose)) for purpose in ("discovery", "selection", "evaluation")},
-        "shared": lab.source.shared,
+        "shared": lab.sources["discovery"].shared,
         "layers": lab.shape[0],
         "chosen": layer,
         "panels": {str(panels): by_layer(lab, panels, layer) for panels in COUNTS},

@@ -1,4 +1,4 @@
-"""Experiment 3, trajectories: where heads look while the model narrates a strip (arXiv 2606.14703, section 2; released script 02).
+"""Experiment 3, trajectories: where heads look while the model narrates (arXiv 2606.14703, section 2; released script 02).
 
 The model writes its narration alone; then it is read once more and the attention of every head on every panel is kept, token
 by token for the gaze heads and the controls, line by line for all.
@@ -20,12 +20,12 @@ from experiments.records import Row
 from experiments.runner import script
 from experiments.study import nowhere
 from experiments.summaries import provenance
-from experiments.telling import percent, share, source
 from experiments.testbed.wordings import NOTEBOOK_NARRATION, REVERSE_NARRATION, REVERSE_ORDER, TRAJECTORY
+from experiments.trajectory_report import WEIGHTS, report, staircases
 from gaze import trajectory
-from gaze.book import Chapter, Compared, Plot, Table
+from gaze.book import Chapter, Plot
 from gaze.passages import Passage, narrated, token_ends
-from gaze.plots_time import Stairs, staircase, trajectories
+from gaze.plots_time import trajectories
 from gaze.score import CREDITS, per_strip
 from gaze.statistics import accuracy, against_controls, correlation, spearman
 from gaze.strips import Strip
@@ -36,7 +36,6 @@ STRIPS = 8
 """Strips that are watched, and saved, at once."""
 BINS = 8
 """Steps of a line in the figures."""
-WEIGHTS = ("mass", "value_mass")
 
 
 class Narration(NamedTuple):
@@ -242,98 +241,9 @@ def _compared(narrating: np.ndarray, asked: np.ndarray | None, chosen: np.ndarra
 
 
 def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
-    found = results["narrations"]
-    forward, reverse = found["forward"], found["reverse"]
-    return Chapter(
-        NUMBER,
-        NAME,
-        TITLE,
-        "The model narrates the strip by itself, and we watch which panel each head looks at while each word is chosen. Heads that "
-        "look at what is being told draw a staircase: panel 1 during the first line, panel 2 during the second, and so on.",
-        findings=[
-            _staircase_finding("While narrating forwards", forward),
-            _staircase_finding("While narrating in reverse", reverse),
-            _time_finding(forward, reverse),
-            *_generation_finding(results["generation"]),
-        ],
-        plots=_plots(lab, found),
-        tables=[_looking_table(found), _generation_table(results["generation"]), _made_with(found)],
-        compared=[
-            Compared(
-                "gaze heads follow the panel that is being told, random heads do not",
-                "shown for one strip",
-                _staircase(forward),
-            )
-        ],
-        caveats=_caveats(found, results["generation"]),
-    )
-
-
-def _staircase(one: dict[str, Any]) -> str:
-    mass = one["mass"]
-    return f"own panel first in {percent(mass['own_panel']['accuracy'])} of lines, controls {percent(mass['against']['mean']['value'])}"
-
-
-def _staircase_finding(when: str, one: dict[str, Any]) -> str:
-    mass, rho = one["mass"], one["mass"]["with_panel"]
-    against = mass["against"]
-    controls = [draw["value"] for draw in rho[1:] if draw["value"] is not None]
-    spread = f"{min(controls):.2f} to {max(controls):.2f}" if controls else "undefined"
-    return (
-        f"{when}, the gaze heads look most at the panel of the line in {share(mass['own_panel'])} of {mass['own_panel']['n']} lines, "
-        f"random heads of the same layers in {percent(against['mean']['value'])} over {len(against['accuracies'])} draws "
-        f"({percent(against['lowest'])} to {percent(against['highest'])}); the rank correlation of the panel looked at with the panel of "
-        f"the line is {_rho(rho[0])}, that of the draws {spread}."
-    )
-
-
-def _time_finding(forward: dict[str, Any], reverse: dict[str, Any]) -> str:
-    ahead, back = (_rho(one["mass"]["with_time"][0]) for one in (forward, reverse))
-    return f"Against the order in time the staircase goes up forwards ({ahead}) and down in reverse ({back})."
-
-
-def _generation_finding(generation: dict[str, Any]) -> list[str]:
-    if not generation["scores"]:
-        return []
-    gaze = generation["scores"]["gaze"]
-    asked, narrating = (gaze[name]["gaze"] for name in ("asked", "narrating"))
-    return [
-        f"Scored while narrating (lines in place of questions), {gaze['shared']} of the {gaze['k']} gaze heads are again among the "
-        f"best {gaze['k']}; their mean score is {narrating:.3f}, {narrating / asked:.2f} times that of discovery ({asked:.3f})."
-    ]
-
-
-def _rho(one: dict[str, Any]) -> str:
-    if one["value"] is None:
-        return "undefined"
-    lost = f", undefined in {one['undefined']} strips" if one["undefined"] else ""
-    return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f}{lost})"
-
-
-def _plots(lab: Lab, found: dict[str, Any]) -> list[Plot]:
-    def maps(weight: str) -> list[Stairs]:
-        return [
-            Stairs(f"{heads}, {name}", np.array(one[weight][stairs]), np.repeat(one["order"], BINS) - 1)
-            for name, one in found.items()
-            for heads, stairs in (("gaze heads", "stairs"), ("random heads", "control_stairs"))
-        ]
-
-    step = f"narration, {BINS} steps a line"
-    plots = [
-        Plot(
-            "staircase",
-            staircase(maps("mass"), step),
-            "Attention on each panel while the strip is narrated, mean over strips with their lines laid over one another. The orange "
-            "line is the panel that the text is about.",
-            "the staircase",
-        ),
-        Plot(
-            "staircase_by_value",
-            staircase(maps("value_mass"), step, "attention × norm of values"),
-            "The same, each image token weighted by the norm of its value vector, as the paper's script does.",
-        ),
-    ]
-    return [*plots, *_one_strip(lab)]
+    found = {name: results["narrations"][name] for name in narrations(lab)}
+    plots = [*staircases(found, BINS), *_one_strip(lab)]
+    return report(found, results["generation"], (NUMBER, NAME, TITLE), plots)
 
 
 def _one_strip(lab: Lab) -> list[Plot]:
@@ -348,82 +258,7 @@ def _one_strip(lab: Lab) -> list[Plot]:
     lines = {"gaze heads": sets[0], "random heads, mean of draws": sets[1:].mean(axis=0)}
     figure = trajectories(lines, saved["lines"][first, tokens].astype(np.int32))
     name = lab.pictures("evaluation")[first].name
-    return [
-        Plot(
-            "one_strip",
-            figure,
-            f"One narration, strip {name}; orange while the text is about the panel.",
-            "trajectories",
-        )
-    ]
-
-
-def _looking_table(found: dict[str, Any]) -> Table:
-    rows = []
-    for name, one in found.items():
-        for weight, label in zip(WEIGHTS, ("attention", "by value"), strict=True):
-            looked = one[weight]
-            against = looked["against"]
-            rows.append([
-                name,
-                label,
-                share(looked["own_panel"]),
-                f"{percent(against['mean']['value'])} ({percent(against['lowest'])} to {percent(against['highest'])})",
-                _rho(looked["with_panel"][0]),
-                _rho(looked["with_time"][0]),
-                f"{one['lines_found']} of {one['lines']}",
-                share(one["lines_right"]),
-            ])  # fmt: skip
-    columns = (
-        "narration",
-        "weight",
-        "own panel first",
-        "random heads, mean and range of draws",
-        "ρ with the line's panel",
-    )
-    return Table(
-        "The staircase in numbers", (*columns, "ρ with time", "lines", "lines that describe their panel"), rows
-    )
-
-
-def _generation_table(generation: dict[str, Any]) -> Table:
-    rows = []
-    for name, one in generation["scores"].items():
-        told, asked = one["narrating"], one["asked"] or {"gaze": float("nan"), "others": float("nan")}
-        ratio = (told["gaze"] - told["others"]) / (asked["gaze"] - asked["others"])
-        rows.append(
-            [
-                name,
-                told["gaze"],
-                told["others"],
-                asked["gaze"],
-                asked["others"],
-                ratio,
-                f"{one['shared']} of {one['k']}",
-            ]
-        )
-    columns = ("score", "gaze heads, narrating", "others", "gaze heads, asked", "others, asked")
-    return Table(
-        "Scores while narrating and in discovery",
-        (*columns, "gap, narrating over asked", "gaze heads among the best"),
-        rows,
-        f"{generation['strips']} strips with a line about every panel.",
-    )
-
-
-def _made_with(found: dict[str, Any]) -> Table:
-    return Table("What was asked", ("narration", "made with"), [[name, source(one)] for name, one in found.items()])
-
-
-def _caveats(found: dict[str, Any], generation: dict[str, Any]) -> list[str]:
-    lost = [f"{one['lines'] - one['lines_found']} of {one['lines']} {name}" for name, one in found.items()]
-    other = [name for name, one in found.items() if one["lines_right"]["accuracy"] < 0.5]
-    return [
-        *(f"The model does not narrate as asked: {name}; its lines are about other panels." for name in other),
-        f"Lines that were never written cannot be watched and are left out of the staircase: {'; '.join(lost)}.",
-        f"{generation['incomplete']} narrations lack a line and are left out of the scores while narrating.",
-        "Attention is that of the pass that chooses a token; a word of several tokens may be decided with its first.",
-    ]
+    return [Plot("one_strip", figure, f"One narration, strip {name}; orange while the text is about the panel.")]
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def runs(lab: Lab) -> dict[str, Examined]:
     found = {_short(given.model): _run(lab, given.model, lambda: (lab.model, lab.processor))}
     if given.model == TESTBED and not given.models:
         for name in BROKEN:
-            found[name] = _run(lab, name, lambda name=name: open_model(str(_weights(lab, name)), given.dtype))
+            found[name] = _run(lab, name, lambda name=name: open_model(str(weights_folder(lab, name)), given.dtype))
     for name in given.models:
         short = _short(name)
         if short in found:
@@ -86,9 +86,9 @@ def runs(lab: Lab) -> dict[str, Examined]:
 def collect(lab: Lab) -> None:
     if lab.settings.model == TESTBED and not lab.settings.models:
         for name, make in BROKEN.items():
-            if not _weights(lab, name).exists():
-                _weights(lab, name).parent.mkdir(parents=True, exist_ok=True)
-                write(make(), _weights(lab, name))
+            if not weights_folder(lab, name).exists():
+                weights_folder(lab, name).parent.mkdir(parents=True, exist_ok=True)
+                write(make(), weights_folder(lab, name))
     for one in runs(lab).values():
         examine(one)
 
@@ -194,7 +194,7 @@ def _run(lab: Lab, model: str, open_one: Callable[[], tuple[Qwen3VL, Processor]]
     return Examined(lab.place(NAME) / _short(model), mine, open_one)
 
 
-def _weights(lab: Lab, name: str) -> Path:
+def weights_folder(lab: Lab, name: str) -> Path:
     return lab.folder / NAME / "weights" / name
 
 

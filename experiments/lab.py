@@ -73,10 +73,17 @@ class Lab:
         return str(self._model_facts["revision"])
 
     @cached_property
-    def source(self) -> Source:
+    def sources(self) -> dict[Purpose, Source]:
+        """Where the strips of each purpose come from; one source deals to several purposes what they do not share."""
         given = self.settings
-        counts = {purpose: getattr(given, purpose) for purpose in PURPOSES}
-        return open_source(given.strips, given.seed, counts, given.share)
+        specs = {purpose: given.strips for purpose in PURPOSES}
+        if given.discovery_strips is not None:
+            specs["discovery"] = given.discovery_strips
+        opened = {}
+        for spec in dict.fromkeys(specs.values()):
+            counts = {purpose: getattr(given, purpose) for purpose in PURPOSES if specs[purpose] == spec}
+            opened[spec] = open_source(spec, given.seed, counts, given.share)
+        return {purpose: opened[spec] for purpose, spec in specs.items()}
 
     def place(self, name: str) -> Path:
         """The folder of one experiment."""
@@ -87,7 +94,7 @@ class Lab:
     def pictures(self, purpose: Purpose) -> list[Strip]:
         """The strips of one purpose: "discovery", "selection" or "evaluation"."""
         if purpose not in self._drawn:
-            self._drawn[purpose] = self.source.draw(purpose, getattr(self.settings, purpose))
+            self._drawn[purpose] = self.sources[purpose].draw(purpose, getattr(self.settings, purpose))
         return self._drawn[purpose]
 
     def heads(self) -> HeadSet:

@@ -20,6 +20,7 @@ OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Compute in this; float32 on a CPU, else as stored, without.",
     ),
     click.option("--strips", help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
+    click.option("--discovery-strips", help="Strips for discovery, if from elsewhere."),
     click.option("--share", is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
     click.option("--discovery", type=click.IntRange(2), help="Strips that find the heads (default: 60)."),
     click.option("--selection", type=click.IntRange(2), help="Strips that choose how many heads (default: 24)."),

@@ -15,6 +15,7 @@ class Settings:
 
     Attributes:
       strips: where strips come from (see `experiments.sources`).
+      discovery_strips: where those for discovery come from, if elsewhere (the paper finds heads on other comics).
       share: whether discovery and evaluation may use the same strips.
       discovery, selection, evaluation: how many strips find the heads, choose how many heads, and are answered about.
       heads: a head set to use in place of the heads that discovery finds.
@@ -30,6 +31,7 @@ class Settings:
     model: str = TESTBED
     dtype: str | None = None
     strips: str = TESTBED
+    discovery_strips: str | None = None
     share: bool = False
     discovery: int = 60
     selection: int = 24

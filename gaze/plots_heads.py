@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from gaze.figures import PALETTE, WIDTH, Head, canvas, colour_bar, heatmap, lettering, outline
+from gaze.figures import PALETTE, WIDTH, Head, Number, canvas, colour_bar, heatmap, lettering, outline
 from gaze.plots import HOUSE, described, highest, legend, write_in
 
 

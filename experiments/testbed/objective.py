@@ -47,12 +47,14 @@ class Weights:
       see, preview: of the two auxiliary heads.
       economy: the price of a head's image mass (see `price`).
       peak: share of that price that goes by a head's longest look in an answer, not by its mean: looking again is free.
+      neglect: of answers that no head looked at the picture for.
     """
 
     see: Float[Array, ""]
     preview: Float[Array, ""]
     economy: Float[Array, ""]
     peak: Float[Array, ""]
+    neglect: Float[Array, ""]
 
 
 def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
@@ -72,15 +74,16 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
         parts.append((*_answer_loss(model, slots, output), *_preview_loss(trainee, slots, output)))
         masses.append(_masses(slots, output, weights.peak))
     answer, answers, preview, previews = (sum(column) for column in zip(*parts, strict=True))
-    answering, asking = (sum(column) / len(masses) for column in zip(*masses, strict=True))
+    answering, asking, neglect = (sum(column) / len(masses) for column in zip(*masses, strict=True))
     report = {
         "answer": answer / answers,
         "preview": preview / previews,
         "see": _see_loss(trainee, vision.embeds, batch),
+        "neglect": neglect,
         "economy": price(0.7 * answering + 0.15 * asking + 0.15 * mass_at_end),
     }
     total = report["answer"] + weights.see * report["see"] + weights.preview * report["preview"]
-    return total + weights.economy * report["economy"], report
+    return total + weights.economy * report["economy"] + weights.neglect * neglect, report
 
 
 def price(mass: Float[Array, "layer heads"]) -> Float[Array, ""]:
@@ -149,14 +152,19 @@ def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch
 
 def _masses(
     slots: Slots, output: Output, peak: Float[Array, ""]
-) -> tuple[Float[Array, "layer heads"], Float[Array, "layer heads"]]:
-    """Every head's attention to the image from rows that answer and from rows that ask."""
+) -> tuple[Float[Array, "layer heads"], Float[Array, "layer heads"], Float[Array, ""]]:
+    """Every head's attention to the image from rows that answer and from rows that ask; and how little answers look.
+
+    Where looking is dear from the start, a new kind of question is first answered blindly and then never otherwise: a head
+    that is switched off learns nothing. What counts is the logarithm of all heads' longest looks, up to one full look.
+    """
     assert output.readings is not None
     mass = output.readings.mass[..., 0]
     masks = (slots.answer, slots.prompt.valid & ~slots.answer)
     total = [jnp.einsum("lbrh,br->lh", mass, mask.astype(mass.dtype)) / jnp.sum(mask) for mask in masks]
-    longest = jnp.mean(jnp.max(mass, axis=2, where=jnp.asarray(slots.answer)[None, :, :, None], initial=0), axis=1)
-    return (1 - peak) * total[0] + peak * longest, total[1]
+    longest = jnp.max(mass, axis=2, where=jnp.asarray(slots.answer)[None, :, :, None], initial=0)
+    neglect = -jnp.mean(jnp.log(jnp.minimum(jnp.sum(longest, axis=(0, 2)) + 1e-6, 1)))
+    return (1 - peak) * total[0] + peak * jnp.mean(longest, axis=1), total[1], neglect
 
 
 def _group(image: Bool[Array, "strip prefix"], room: int) -> Float[Array, "strip 1 key"]:

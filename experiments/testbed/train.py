@@ -41,7 +41,7 @@ class Stage:
       steps, rate, warmup: length, highest learning rate, steps to reach it.
       hide: share of strips that hide image tokens.
       ramp: when the price of looking sets in and when it is full, as shares of the stage.
-      preview, peak: see `objective.Weights`.
+      preview, peak, see, neglect: see `objective.Weights`.
       forget: share of strips that forget (see `objective`).
       price: of looking, when it is full.
       others: share of the pictures that are no plain comics (see `lessons`).
@@ -57,13 +57,14 @@ class Stage:
     forget: float = 0.0
     price: float = 0.003
     others: float = 0.0
+    see: float = 0.3
+    neglect: float = 0.0
 
     def economy(self, step: int) -> float:
         start, full = (share * self.steps for share in self.ramp)
         return self.price * min(max((step - start) / max(full - start, 1), 0.0), 1.0)
 
 
-SEE = 0.3
 STAGES = (
     Stage(steps=1100, rate=2e-3, warmup=100, hide=0.7, ramp=(0.3, 0.55)),
     Stage(steps=700, rate=1.2e-3, warmup=40, hide=0.5, ramp=(0.0, 0.0)),
@@ -82,7 +83,7 @@ STAGES = (
         others=0.625,
     ),
     Stage(
-        steps=700,
+        steps=400,
         rate=1.2e-3,
         warmup=20,
         hide=0.5,
@@ -92,6 +93,20 @@ STAGES = (
         forget=0.8,
         price=0.012,
         others=0.625,
+    ),
+    Stage(
+        steps=620,
+        rate=1.2e-3,
+        warmup=20,
+        hide=0.5,
+        ramp=(0.0, 0.0),
+        preview=0.1,
+        peak=1.0,
+        forget=0.8,
+        price=0.012,
+        others=0.625,
+        see=0.6,
+        neglect=0.3,
     ),
 )
 TOTAL = sum(stage.steps for stage in STAGES)
@@ -265,7 +280,7 @@ def main(out: Path) -> None:
         began = time.perf_counter()
         for step, batch in batches(maker, start):
             stage, within = settings_at(step)
-            helpers = (SEE, stage.preview, stage.economy(within), stage.peak)
+            helpers = (stage.see, stage.preview, stage.economy(within), stage.peak, stage.neglect)
             weights = Weights(*map(jnp.float32, helpers))
             params, state, report = train_step(params, state, batch, weights)
             if step % 10 == 9:

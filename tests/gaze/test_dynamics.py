@@ -97,11 +97,11 @@ def test_orders_leave_no_panel_in_its_place_and_depend_on_the_strip_alone():
 
 
 def test_paper_orders_are_one_sequence_of_the_old_generator():
-    rng = np.random.RandomState(42)  # noqa: NPY002 - the released script's
+    rng = np.random.RandomState(42)
     want = [derangement(rng, 6).tolist() for _ in range(4)]
     assert [order.tolist() for order in paper_orders([6] * 4)] == want
     # By hand: the first permutation has fixed points, and is drawn again until it has none.
-    rng = np.random.RandomState(42)  # noqa: NPY002 - the released script's
+    rng = np.random.RandomState(42)
     drawn = [rng.permutation(6) for _ in range(20)]
     assert want[0] == next(order for order in drawn if (order != np.arange(6)).all()).tolist()
 
@@ -115,7 +115,11 @@ def test_switch_pairs_differ():
 
 @pytest.mark.parametrize(
     ("convention", "steps"),
-    [("official", [-1, 2, 2, 0, 0, 1, 1]), ("first token", [2, 2, 0, 0, 1, 1, 1]), ("all steps", [2, 2, 0, 0, 1, 1, 1])],
+    [
+        ("official", [-1, 2, 2, 0, 0, 1, 1]),
+        ("first token", [2, 2, 0, 0, 1, 1, 1]),
+        ("all steps", [2, 2, 0, 0, 1, 1, 1]),
+    ],
 )
 def test_targets_by_convention(convention, steps):
     assert targets(np.array([2, 0, 1]), 2, CONVENTIONS[convention].delay).tolist() == steps
@@ -153,7 +157,7 @@ def test_visits_and_the_blind_reader():
 
 
 def test_latency_in_words():
-    text, ends = told(0, 1, 2)
+    text, _ = told(0, 1, 2)
 
     def latency(text, new, begin, end):
         ends = spoken(text)

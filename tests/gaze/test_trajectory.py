@@ -121,7 +121,7 @@ def test_sets_average_their_heads():
     assert found.shape == (1, 2, 6, 3)
     np.testing.assert_allclose(found[:, 0], mass[:, :, 0, 0])
     np.testing.assert_allclose(found[:, 1], mass[:, :, 0].mean(axis=2), rtol=1e-6)
-    own, blind = (attended(line_mass(averaged(mass, one), LINES)) for one in (sets[:1, :], 1 - sets[:1, :]))
+    own, blind = (attended(line_mass(averaged(mass, one)[:, 0], LINES)) for one in (sets[:1], 1 - sets[:1]))
     assert own.tolist() == [[0, -1, 2]]
     assert blind.tolist() == [[0, -1, 0]]
 
