@@ -1,5 +1,6 @@
 """The command `gaze`."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,6 @@ from convert.cli import run
 from experiments.options import MODES, options
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.
-
-model_option = click.option(
-    "--model",
-    "model",
-    default="testbed",
-    show_default=True,
-    help="A converted checkpoint, a Hugging Face folder or a hub name.",
-)
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Compute in this; float32 on a CPU, else as stored, without.",
-)
-
 
 @click.group()
 def cli() -> None:
@@ -46,8 +33,7 @@ def cli() -> None:
     "--decode-only", is_flag=True, help="Steer from the first decoded token on, not while the prompt is read."
 )
 @click.option("--max-new", default=128, show_default=True, type=click.IntRange(1), help="Longest answer in tokens.")
-@model_option
-@dtype_option
+@options("model", "dtype")
 def ask_command(
     image: Path,
     question: str,
@@ -83,7 +69,7 @@ def ask_command(
 @click.option(
     "--all", "everything", is_flag=True, help="All nine experiments of the paper, in about half an hour on two cores."
 )
-@options
+@options()
 def reproduce_command(out: Path | None, everything: bool, model: str, **given: Any) -> None:
     """Find the gaze heads, steer with them, and compare with random heads and with all heads."""
     from experiments.reproduce import ALL, SHORT, reproduce
@@ -91,6 +77,22 @@ def reproduce_command(out: Path | None, everything: bool, model: str, **given: A
 
     folder = out or Path("runs") / f"reproduce-{datetime.now():%Y%m%d-%H%M%S}"
     reproduce(folder, settled(model, given), ALL if everything else SHORT)
+
+
+@cli.command("diagnose")
+@click.argument("model", default="testbed")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder, or go on with it.")
+@options("dtype", "strips", "photos", "draws", "k", "judge", "seed")
+def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) -> None:
+    """Does MODEL have gaze heads at all? Which, how stable, and what does steering with them cost?"""
+    from experiments.diagnose import diagnose, show
+
+    found = diagnose(model, out, given)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        show(found)
 
 
 @cli.command("judge")

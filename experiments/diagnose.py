@@ -252,11 +252,11 @@ def _steering(found: dict[str, Any]) -> Table:
 def _costs(found: dict[str, Any]) -> Table:
     table = _table("Attention of these heads", "row", "", *cost.KEYS)
     for row, label in (("prompt", "last of the prompt"), ("answer", "of the answer")):
-        one = found["cost"][row]
-        for name in ("before", "after") if one else ():
-            table.add_row(
-                label, "steered" if name == "after" else "left alone", *(percent(one[name][key]) for key in cost.KEYS)
-            )
+        if one := found["cost"][row]:
+            for name, how in (("before", "left alone"), ("after", "steered")):
+                table.add_row(label, how, *(percent(one[name][key]) for key in cost.KEYS))
+        if one and one["taken"]:
+            table.add_row(label, "target won from", "", *(percent(one["taken"][key]) for key in cost.KEYS[1:]))
     return table
 
 
@@ -273,20 +273,21 @@ def remarks(found: dict[str, Any]) -> list[str]:
     said += [_on_grid(name, kind, grids[name]) for name, kind in (("strips", "panel"), ("photos", "box"))]
     if grids["photos"]["centreless"]:
         said.append(
-            f"{grids['photos']['centreless']} boxes hold the centre of no token and get the one that they overlap most."
+            f"Boxes that hold the centre of no token: {grids['photos']['centreless']}; they get the one that they overlap most."
         )
     return said
 
 
 def _on_grid(name: str, kind: str, one: dict[str, Any]) -> str:
-    tokens, cell = one["tokens"], one["cell"]
+    least, most, cell = one["tokens"]["least"], one["tokens"]["most"], one["cell"]
+    tokens = f"{least}" if least == most else f"{least} to {most}"
     edges = (
         "every edge falls between two tokens"
         if one["aligned"] == one["pictures"]
         else f"edges are up to {one['off']:.0f} pixels off the tokens' grid, so that some tokens show both sides"
     )
     return (
-        f"{one['resized']} of {one['pictures']} {name} are resized; a {kind} has {tokens['least']} to {tokens['most']} image "
+        f"{one['resized']} of {one['pictures']} {name} are resized; a {kind} has {tokens} image "
         f"tokens of {cell} x {cell} pixels; {edges}."
     )
 

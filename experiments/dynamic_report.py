@@ -13,8 +13,8 @@ from gaze.plots_time import grid, switch_latency
 
 STORY = (
     "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows nothing of. If "
-    "they decide what is told, the text jumps with them. How often it does, and how soon, is held against what random heads, all heads "
-    "and the model left alone make of the same schedules."
+    "they decide what is told, the text jumps with them. How often it does, and how soon, is held against what random heads, "
+    "all heads and the model left alone make of the same schedules."
 )
 STEPS = {
     "official": "the released script's steps",

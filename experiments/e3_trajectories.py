@@ -15,9 +15,9 @@ import numpy as np
 from experiments.conditions import Condition
 from experiments.e1_discovery import by_strip
 from experiments.lab import Lab, progress
-from experiments.models import TESTBED
 from experiments.records import Row
 from experiments.runner import script
+from experiments.settings import is_testbed
 from experiments.study import nowhere
 from experiments.summaries import provenance
 from experiments.testbed.wordings import NOTEBOOK_NARRATION, REVERSE_NARRATION, REVERSE_ORDER, TRAJECTORY
@@ -60,7 +60,7 @@ FREE = {
 
 def narrations(lab: Lab) -> dict[str, Narration]:
     """The numbered narrations, and those without numbers of a model that is known to give each panel one sentence."""
-    return NUMBERED | (FREE if lab.settings.model == TESTBED else {})
+    return NUMBERED | (FREE if is_testbed(lab.settings.model) else {})
 
 
 def collect(lab: Lab) -> None:

@@ -7,6 +7,7 @@ for COCO was not released). An answer hits if the category that it names first, 
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,17 @@ def pictures(lab: Lab) -> Coco:
         if not folder.exists():
             with new_folder(folder) as partial:
                 write_coco(partial, given.seed, given.images)
-        return read_coco(folder / "instances.json", folder / "images", limit=given.images, seed=given.seed)
+        return _read(folder / "instances.json", folder / "images", given.images, given.seed)
     kind, _, places = spec.partition(":")
     annotations, comma, images = places.rpartition(",")
     if kind != "coco" or not comma:
         raise InputError(f"--photos {spec} names no pictures with boxes: give testbed or coco:ANNOTATIONS,FOLDER")
-    return read_coco(Path(annotations), Path(images), limit=given.images, seed=given.seed)
+    return _read(Path(annotations), Path(images), given.images, given.seed)
+
+
+@lru_cache(maxsize=1)
+def _read(annotations: Path, images: Path, limit: int, seed: int) -> Coco:
+    return read_coco(annotations, images, limit=limit, seed=seed)
 
 
 def collect(lab: Lab) -> None:

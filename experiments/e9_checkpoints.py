@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class Examined(Lab):
         self._open = open_one
         super().__init__(folder, settings)
 
+    def close(self) -> None:
+        """Lets go of the model, so that but one is in memory; it is opened again if it is needed."""
+        for name in ("_opened", "model", "processor", "judge"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def _opened(self) -> tuple[Qwen3VL, Processor]:
         return self._open()
@@ -74,12 +79,12 @@ def runs(lab: Lab) -> dict[str, Examined]:
     found = {_short(given.model): _run(lab, given.model, lambda: (lab.model, lab.processor))}
     if given.model == TESTBED and not given.models:
         for name in BROKEN:
-            found[name] = _run(lab, name, lambda name=name: open_model(str(weights_folder(lab, name)), given.dtype))
+            found[name] = _run(lab, name, partial(open_model, str(weights_folder(lab, name)), given.dtype))
     for name in given.models:
         short = _short(name)
         if short in found:
             raise InputError(f"two checkpoints are called {short}: give folders of different names")
-        found[short] = _run(lab, name, lambda name=name: open_model(name, given.dtype))
+        found[short] = _run(lab, name, partial(open_model, name, given.dtype))
     return found
 
 
@@ -91,6 +96,7 @@ def collect(lab: Lab) -> None:
                 write(make(), weights_folder(lab, name))
     for one in runs(lab).values():
         examine(one)
+        one.close()
 
 
 def sum_up(lab: Lab) -> dict[str, Any]:
@@ -111,19 +117,16 @@ def examine(lab: Lab) -> None:
     e1_discovery.choose(lab)
     strips, chosen = lab.pictures("evaluation"), lab.heads()
     aims, length = every_panel(strips), lab.settings.static
-    lab.generate(
-        STEERING,
-        strips,
-        [
-            Condition("unsteered", STATIC, length, nowhere(strips)),
-            Condition("gaze", STATIC, length, aims, chosen),
-            *(
-                Condition(f"random {draw}", STATIC, length, aims, drawn, tags={"kind": "random", "draw": draw})
-                for draw, drawn in enumerate(lab.controls(chosen))
-            ),
-            Condition("all", STATIC, length, aims, all_heads(*lab.shape), tags={"kind": "all"}),
-        ],
-    )
+    conditions = [
+        Condition("unsteered", STATIC, length, nowhere(strips)),
+        Condition("gaze", STATIC, length, aims, chosen),
+        *(
+            Condition(f"random {draw}", STATIC, length, aims, drawn, tags={"kind": "random", "draw": draw})
+            for draw, drawn in enumerate(lab.controls(chosen))
+        ),
+        Condition("all", STATIC, length, aims, all_heads(*lab.shape), tags={"kind": "all"}),
+    ]
+    lab.judged(strips, lab.generate(STEERING, strips, conditions))
 
 
 def attention(lab: Lab, purpose: Purpose) -> Mass:
@@ -157,7 +160,7 @@ def report(lab: Lab) -> dict[str, Any]:
         held_out,
         heads,
         stability,
-        Estimate(gaze["accuracy"], *gaze["interval"], gaze["n"], gaze["strips"]),
+        Estimate(gaze["accuracy"], gaze["interval"][0], gaze["interval"][1], gaze["n"], gaze["strips"]),
         placed["accuracies"],
         steered["all"]["accuracy"],
         seed,
@@ -227,7 +230,7 @@ def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
             Compared(
                 "heads at the peak of 2B, 4B, 8B, 32B (of 448, 1,152, 1,152, 4,096)",
                 "10, 75, 100, 500",
-                ", ".join(f"{name}: {one['k']} of {_heads(one)}" for name, one in found.items()),
+                ", ".join(f"{name}: {_peak(one)}" for name, one in found.items()),
             ),
             Compared(
                 "accuracy there, chosen on the same strips",
@@ -260,7 +263,7 @@ def _table(found: dict[str, Any]) -> Table:
             [
                 name,
                 "yes" if one["verdict"]["has_gaze_heads"] else "no",
-                f"{one['k']} of {_heads(one)}",
+                _peak(one),
                 f"L{witness['layer']}H{witness['head']}",
                 max(one["profile"]),
                 witness["lift"],
@@ -298,6 +301,11 @@ def _caveats(lab: Lab, found: dict[str, Any]) -> list[str]:
         and any(row["about"] == "stability" and row["passed"] for row in one["verdict"]["criteria"])
     ]
     return said
+
+
+def _peak(one: dict[str, Any]) -> str:
+    """How many heads steer best; none if no number moves an answer."""
+    return f"{one['k']} of {_heads(one)}" if one["conditions"]["gaze"]["accuracy"] > 0 else "none"
 
 
 def _heads(one: dict[str, Any]) -> int:

@@ -27,7 +27,7 @@ def collect(lab: Lab) -> None:
     if not all(strip.captions for strip in strips):
         return
     for name in dict.fromkeys((lab.settings.judge, *FREE)):
-        judge = make_judge(name, lab)
+        judge = make_judge(name, lab.likelihood)
         path = _file(lab, judge)
         if not path.exists():
             write_json(

@@ -1,13 +1,12 @@
 """What `--judge` means."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from gaze.judge import Exact, First, Judge
+from gaze.judge_caption import Caption
+from gaze.judge_chat import Chat
+from gaze.judge_likelihood import Likelihood
 from qwen3vl_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from experiments.lab import Lab
-
 
 KNOWN = "exact, first, caption, likelihood or chat:MODEL[@URL]"
 
@@ -18,10 +17,10 @@ def check_judge(name: str) -> None:
         raise InputError(f"there is no judge {name}: choose {KNOWN}")
 
 
-def make_judge(name: str, lab: "Lab", dry_run: bool = False) -> Judge:
+def make_judge(name: str, likelihood: Callable[[], Likelihood], dry_run: bool = False) -> Judge:
     """A judge by its name; chat:MODEL@URL is any endpoint that speaks as OpenAI's.
 
-    Only the likelihood judge uses the run's model. Raises InputError for another name.
+    `likelihood` makes the one judge that needs the model, if it is called for. Raises InputError for another name.
     """
     check_judge(name)
     if name == "exact":
@@ -29,14 +28,8 @@ def make_judge(name: str, lab: "Lab", dry_run: bool = False) -> Judge:
     if name == "first":
         return First()
     if name == "caption":
-        from gaze.judge_caption import Caption
-
         return Caption()
     if name == "likelihood":
-        from gaze.judge_likelihood import Likelihood
-
-        return Likelihood(lab.model, lab.processor, lab.revision)
-    from gaze.judge_chat import Chat
-
+        return likelihood()
     model, _, url = name.removeprefix("chat:").partition("@")
     return Chat(model, url or None, dry_run=dry_run)

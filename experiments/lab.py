@@ -32,6 +32,7 @@ from gaze import answers as asking
 from gaze.answers import Ask
 from gaze.heads import HeadSet, random_heads
 from gaze.judge import Failed, Item, Judge
+from gaze.judge_likelihood import Likelihood
 from gaze.outcomes import is_junk
 from gaze.strips import Picture, Strip
 from qwen3vl_jax.errors import InputError
@@ -196,7 +197,11 @@ class Lab:
 
     @cached_property
     def judge(self) -> Judge:
-        return make_judge(self.settings.judge, self)
+        return make_judge(self.settings.judge, self.likelihood)
+
+    def likelihood(self) -> Likelihood:
+        """The judge that is this run's own model."""
+        return Likelihood(self.model, self.processor, self.revision)
 
     def provenance(self, question: str, heads: HeadSet | None = None, **settings: Any) -> dict[str, Any]:
         """What a number depends on; stands in every row of output."""

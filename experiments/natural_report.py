@@ -1,7 +1,6 @@
 """The chapter about natural images."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -54,7 +53,7 @@ def chapter(
     sizes = [one for one in SIZES if one in results["boxes"]]
     classes = {
         str(first): _class(first, after)
-        for first, after in pairwise((*tokens, None))
+        for first, after in zip(tokens, (*tokens[1:], None), strict=True)
         if str(first) in found["gaze"]["by_tokens"]
     }
     return Chapter(

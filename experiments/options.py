@@ -7,41 +7,43 @@ import click
 
 MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
-OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option(
-        "--model",
-        default="testbed",
-        show_default=True,
-        help="A converted checkpoint, a Hugging Face folder or a hub name.",
+COUNT, FEW = click.IntRange(1), click.IntRange(2)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": dict(
+        default="testbed", show_default=True, help="A converted checkpoint, a Hugging Face folder or a hub name."
     ),
-    click.option(
-        "--dtype",
-        type=click.Choice(["float32", "bfloat16"]),
-        help="Compute in this; float32 on a CPU, else as stored, without.",
+    "dtype": dict(
+        type=click.Choice(["float32", "bfloat16"]), help="Compute in this; float32 on a CPU, else as stored, without."
     ),
-    click.option("--strips", help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
-    click.option("--discovery-strips", help="Strips for discovery, if from elsewhere."),
-    click.option("--share", is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
-    click.option("--discovery", type=click.IntRange(2), help="Strips that find the heads (default: 60)."),
-    click.option("--selection", type=click.IntRange(2), help="Strips that choose how many heads (default: 24)."),
-    click.option("--evaluation", type=click.IntRange(2), help="Strips to evaluate on (default: 60)."),
-    click.option("--heads", help="Use this head set in place of the heads that are found."),
-    click.option("--k", type=click.IntRange(1), help="Number of heads; chosen on the selection strips without."),
-    click.option("--draws", type=click.IntRange(1), help="Random head sets to compare with (default: 10)."),
-    click.option("--strength", type=float, help="Added to, or subtracted from, the attention scores (default: 10000)."),
-    click.option("--mode", type=click.Choice(MODES), help="What is raised and what lowered (default: boost_suppress)."),
-    click.option("--precision", type=click.Choice(["ordered", "uniform"])),
-    click.option("--segment", type=click.IntRange(1), help="Tokens of a part of a scheduled narration."),
-    click.option("--photos", help="Pictures with boxes: testbed, or coco:ANNOTATIONS,FOLDER (default: testbed)."),
-    click.option("--images", type=click.IntRange(2), help="How many of them (default: 60)."),
-    click.option("--models", multiple=True, help="Further checkpoints to compare with; may be given several times."),
-    click.option("--judge", help="exact, first, caption, likelihood or chat:MODEL[@URL]."),
-    click.option("--seed", type=click.IntRange(0), help="(default: 0)"),
-)
+    "strips": dict(help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
+    "discovery-strips": dict(help="Strips for discovery, if from elsewhere."),
+    "share": dict(is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
+    "discovery": dict(type=FEW, help="Strips that find the heads (default: 60)."),
+    "selection": dict(type=FEW, help="Strips that choose how many heads (default: 24)."),
+    "evaluation": dict(type=FEW, help="Strips to evaluate on (default: 60)."),
+    "heads": dict(help="Use this head set in place of the heads that are found."),
+    "k": dict(type=COUNT, help="Number of heads; chosen on the selection strips without."),
+    "draws": dict(type=COUNT, help="Random head sets to compare with (default: 10)."),
+    "strength": dict(type=float, help="Added to, or subtracted from, the attention scores (default: 10000)."),
+    "mode": dict(type=click.Choice(MODES), help="What is raised and what lowered (default: boost_suppress)."),
+    "precision": dict(type=click.Choice(["ordered", "uniform"]), help="(default: ordered)"),
+    "segment": dict(type=COUNT, help="Tokens of a part of a scheduled narration (default: 50; testbed 7)."),
+    "photos": dict(help="Pictures with boxes: testbed, or coco:ANNOTATIONS,FOLDER (default: testbed)."),
+    "images": dict(type=FEW, help="How many of them (default: 60)."),
+    "models": dict(multiple=True, help="Further checkpoints to compare with; may be given several times."),
+    "judge": dict(help="exact, first, caption, likelihood or chat:MODEL[@URL] (default: exact on the testbed)."),
+    "seed": dict(type=click.IntRange(0), help="(default: 0)"),
+}
+
+Command = Callable[..., Any]
 
 
-def options(command: Any) -> Any:
-    """Gives a command the settings of a run as options; what is not given is left to `settings`."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
+def options(*names: str) -> Callable[[Command], Command]:
+    """Gives a command some of the options, all of them without names."""
+
+    def give(command: Command) -> Command:
+        for name in reversed(names or tuple(OPTIONS)):
+            command = click.option(f"--{name}", **OPTIONS[name])(command)
+        return command
+
+    return give

@@ -134,10 +134,10 @@ class Prober:
         ]
 
     def begun(
-        self, strips: Sequence[Strip], questions: Sequence[str], room: int = 0, rows: int = ROWS
+        self, strips: Sequence[Strip], questions: Sequence[str], room: int = 0, rows: int | None = None
     ) -> Iterator[tuple[int, Begun]]:
         """All questions about some strips at a time, in batches of one shape, and how many of their strips count."""
-        size = min(max(1, rows // len(questions)), len(strips))
+        size = min(max(1, (rows or ROWS) // len(questions)), len(strips))
         texts = [self.processor.chat(question) for question in questions]
         cells = self.patches // self.processor.settings.merge_size**2
         for start in range(0, len(strips), size):

@@ -56,7 +56,7 @@ def judge_again(folder: Path, judge: str) -> Path:
 def rehearse(folder: Path, judge: str) -> str:
     """What a chat judge would be sent for the answers of experiments 4 and 5; sends nothing."""
     lab = _saved(folder, "exact")
-    chat = make_judge(judge, lab, dry_run=True)
+    chat = make_judge(judge, lab.likelihood, dry_run=True)
     if not isinstance(chat, Chat):
         raise InputError(f"the {judge} judge sends nothing anyway: only chat:MODEL needs a dry run")
     by_name = {strip.name: strip for strip in lab.pictures("evaluation")}

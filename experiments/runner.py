@@ -53,7 +53,7 @@ def script(one: ModuleType) -> None:
     @click.option(
         "--out", required=True, type=click.Path(path_type=Path), help="Run folder; goes on where it was left."
     )
-    @options
+    @options()
     def command(out: Path, model: str, **given: Any) -> None:
         lab = Lab(out, settled(model, given))
         chapters = perform_all(lab, [NAMES[0], one.NAME] if one.NUMBER != 1 else [one.NAME])

@@ -10,8 +10,8 @@ from gaze.book import Chapter, Compared, Plot, Table
 from gaze.plots_time import Stairs, staircase
 
 STORY = (
-    "The model narrates the strip by itself, and we watch which panel each head looks at while each word is chosen. Heads that look "
-    "at what is being told draw a staircase: panel 1 during the first line, panel 2 during the second, and so on."
+    "The model narrates the strip by itself, and we watch which panel each head looks at while each word is chosen. Heads that "
+    "look at what is being told draw a staircase: panel 1 during the first line, panel 2 during the second, and so on."
 )
 WEIGHTS = {"mass": "attention", "value_mass": "by value"}
 """Attention as it is, and weighted by the norm of what is attended to."""

@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import factorial
 
-import numpy as np
-
-from gaze.heads import Head, HeadSet
+from gaze.heads import HeadSet
 from gaze.nulls import Stability, relabelled_questions
 from gaze.score import Mass, gaze_credit, lift, routing_accuracy
 from gaze.statistics import Estimate
@@ -115,15 +113,11 @@ def look(discovery: Mass, held_out: Mass, heads: HeadSet, seed: int) -> tuple[Lo
     found, routing = lift(held_out), routing_accuracy(held_out)
     p = relabelled_questions(held_out, gaze_credit, seed).familywise()
     first = lift(discovery)
+    gazes = (routing > ROUTING) & (found >= LIFT) & (p < LEVEL)
     return tuple(
-        Look(*head, *_numbers(head, routing, found, p))
+        Look(*head, float(routing[head]), float(found[head]), float(p[head]), bool(gazes[head]))
         for head in sorted(heads.heads, key=lambda head: (-first[head], head))
     )
-
-
-def _numbers(head: Head, routing: np.ndarray, found: np.ndarray, p: np.ndarray) -> tuple[float, float, float, bool]:
-    values = float(routing[head]), float(found[head]), float(p[head])
-    return *values, values[0] > ROUTING and values[1] >= LIFT and values[2] < LEVEL
 
 
 def _attention(best: Look) -> tuple[Criterion, ...]:

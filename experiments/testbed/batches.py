@@ -53,6 +53,7 @@ class Batch:
       cells: the attributes each cell shows, -1 for those that it does not show.
       short, long: the question slots (six a strip) and the narration slots (one a strip).
       hidden: tokens of the prefix that each strip hides from its slots.
+      places: tokens of the prefix that alone tell the answer of each short slot, none where it names no place.
       forgets: strips whose answers are given without a memory (see `objective`).
     """
 
@@ -62,6 +63,7 @@ class Batch:
     short: Slots
     long: Slots
     hidden: Bool[Array, "strip prefix"]
+    places: Bool[Array, "strip_slot prefix"]
     forgets: Bool[Array, "strip"]
 
 
@@ -91,6 +93,7 @@ class Maker:
             short=self.slots(short, SHORT, np.repeat(starts, len(short) // len(lessons))),
             long=self.slots(long, LONG, starts),
             hidden=np.stack([_hidden(rng, lesson, hide) for lesson in lessons]),
+            places=np.concatenate([_in_prefix(lesson.places) for lesson in lessons]),
             forgets=rng.random(self.strips) < forget,
         )
 
@@ -161,11 +164,15 @@ def _noisy(rng: np.random.Generator, picture: Image.Image) -> np.ndarray:
 
 def _hidden(rng: np.random.Generator, lesson: Lesson, hide: float) -> Bool[np.ndarray, "prefix"]:
     """In the prefix of some comics, a random subset of every panel's cells (two rows of two), never all nor a letter."""
-    row = np.zeros(CELLS + AROUND, bool)
+    cells = np.zeros(len(lesson.cells), bool)
     if rng.random() < hide and lesson.panels:
         count = lesson.panels
         hidden = rng.random((count, 4)) < rng.random((count, 1))
         hidden[np.arange(count), rng.integers(4, size=count)] = False
         cells = hidden.reshape(count, 2, 2).transpose(1, 0, 2).ravel() & (lesson.cells[:, -1] < 0)
-        row[-1 - cells.size : -1] = cells
-    return row
+    return _in_prefix(cells[None])[0]
+
+
+def _in_prefix(cells: Bool[np.ndarray, "row cell"]) -> Bool[np.ndarray, "row prefix"]:
+    """Cells of a picture as tokens of its left-padded prefix, of which one follows them."""
+    return np.pad(cells, ((0, 0), (CELLS + AROUND - 1 - cells.shape[1], 1)))

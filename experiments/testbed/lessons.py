@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 from PIL import Image, ImageDraw
 
 from experiments.labels import LETTERS, label_panels
-from experiments.testbed import wordings
+from experiments.testbed import questions, wordings
 from experiments.testbed.draw import GAP, PANEL_SIDE, draw_panel, draw_strip
 from experiments.testbed.scattered import CELL, HEIGHT, WIDTH, Thing, draw_scattered
 from experiments.testbed.scenes import COLOURS, OBJECTS, PANELS, SIZES, SUBJECTS, Scene, draw_scenes
@@ -38,6 +38,7 @@ class Lesson:
       panels: how many panels stand side by side, so that parts of each may be hidden; 0 if nothing may.
       short: six questions with short answers.
       long: a question with a long answer.
+      places: for each short question the cells that alone tell its answer, none where the question names no place.
     """
 
     image: Image.Image
@@ -45,19 +46,21 @@ class Lesson:
     panels: int
     short: tuple[Question, ...]
     long: Question
+    places: Bool[np.ndarray, "6 cell"]
 
 
 def comic(rng: np.random.Generator) -> Lesson:
     """Six panels."""
     scenes = draw_scenes(rng)
     panels = [
-        wordings.counted_question(rng, wordings.COUNTED, _captions(scenes), np.arange(PANELS)[::-1])
+        questions.counted_question(rng, wordings.COUNTED, _captions(scenes), np.arange(PANELS)[::-1])
         if rng.random() < REVERSED
-        else wordings.panel_question(rng, scenes, int(panel))
+        else questions.panel_question(rng, scenes, int(panel))
         for panel in rng.permutation(PANELS)[:PANEL_QUESTIONS]
     ]
     short = (*panels, *_unnamed(rng, scenes))
-    return Lesson(draw_strip(scenes, rng), _panel_cells(scenes), PANELS, short, _narration(rng, scenes))
+    cells = _panel_cells(scenes)
+    return Lesson(draw_strip(scenes, rng), cells, PANELS, short, _narration(rng, scenes), _no_places(cells))
 
 
 def labelled(rng: np.random.Generator) -> Lesson:
@@ -69,11 +72,14 @@ def labelled(rng: np.random.Generator) -> Lesson:
     strip = label_panels(Strip("", draw_strip(scenes, rng), (PANEL_SIDE,) * count), names)
     cells = _panel_cells(scenes)
     cells[np.arange(count) * (PANEL_SIDE // CELL), -1] = letters
-    questions = [wordings.counted_question(rng, wordings.LETTERS, names, _order(rng, count)) for _ in range(4)]
+    asked = [questions.counted_question(rng, wordings.LETTERS, names, _order(rng, count)) for _ in range(4)]
     order = np.arange(count)[::-1] if rng.random() < 0.3 else None
-    questions.append(wordings.counted_question(rng, wordings.COUNTED, _captions(scenes), order))
-    short = (*questions, _unnamed(rng, scenes)[rng.integers(2)])
-    return Lesson(strip.image, cells, count, short, _narration(rng, scenes))
+    asked.append(questions.counted_question(rng, wordings.COUNTED, _captions(scenes), order))
+    short = (*asked, _unnamed(rng, scenes)[rng.integers(2)])
+    places = _no_places(cells)
+    for place, (_, letter) in zip(places, asked[:4], strict=False):
+        place[:] = cells[:, -1] == LETTERS.index(letter)
+    return Lesson(strip.image, cells, count, short, _narration(rng, scenes), places)
 
 
 def scattered(rng: np.random.Generator) -> Lesson:
@@ -83,14 +89,17 @@ def scattered(rng: np.random.Generator) -> Lesson:
     for thing in things:
         cells[thing.cells.ravel()] = _thing_attributes(thing)
     largest = max(range(len(things)), key=lambda number: things[number].area)
-    boxed = [_boxed(rng, things[int(number)]) for number in rng.integers(len(things), size=3)]
+    asked = [things[int(number)] for number in rng.integers(len(things), size=3)]
+    boxed = [_boxed(rng, thing) for thing in asked]
+    places = _no_places(cells)
+    places[: len(asked)] = [thing.cells.ravel() for thing in asked]
     parts = [
         (wordings.PART.draw(rng, wordings.VERBATIM), things[number].caption)
         for number in (largest if rng.random() < 0.5 else int(rng.integers(len(things))) for _ in range(2))
     ]
     row = sorted(things, key=lambda thing: thing.box[0] + thing.box[2])
     listed = wordings.LISTED.draw(rng, wordings.VERBATIM), " ".join(thing.caption for thing in row)
-    return Lesson(image, cells, 0, (*boxed, _by_trait(rng, things), *parts), listed)
+    return Lesson(image, cells, 0, (*boxed, _by_trait(rng, things), *parts), listed, places)
 
 
 def single(rng: np.random.Generator) -> Lesson:
@@ -104,10 +113,13 @@ def single(rng: np.random.Generator) -> Lesson:
         if rng.random() < 0.7:
             ImageDraw.Draw(image).rectangle((left, 0, left + GAP // 2 - 1, PANEL_SIDE - 1), fill="white")
     short = tuple(
-        wordings.this_panel_question(rng, scenes, 0) if rng.random() < 0.7 else wordings.strip_question(rng, scenes, 0)
+        questions.this_panel_question(rng, scenes, 0)
+        if rng.random() < 0.7
+        else questions.strip_question(rng, scenes, 0)
         for _ in range(SHORT)
     )
-    return Lesson(image, _panel_cells(scenes), 0, short, wordings.free_narration(rng, scenes, (0,)))
+    cells = _panel_cells(scenes)
+    return Lesson(image, cells, 0, short, questions.free_narration(rng, scenes, (0,)), _no_places(cells))
 
 
 Maker = Callable[[np.random.Generator], Lesson]
@@ -124,21 +136,21 @@ def _unnamed(rng: np.random.Generator, scenes: Sequence[Scene]) -> tuple[Questio
     # "This panel" means the first one half of the time: a clear default, and yet no certainty.
     this = 0 if rng.random() < 0.5 else int(rng.integers(1, len(scenes)))
     return (
-        wordings.this_panel_question(rng, scenes, this),
-        wordings.strip_question(rng, scenes, int(rng.integers(len(scenes)))),
+        questions.this_panel_question(rng, scenes, this),
+        questions.strip_question(rng, scenes, int(rng.integers(len(scenes)))),
     )
 
 
 def _narration(rng: np.random.Generator, scenes: Sequence[Scene]) -> Question:
     kind, forward = rng.random(), np.arange(len(scenes))
     if kind < 0.25:
-        return wordings.numbered_narration(rng, scenes, forward)
+        return questions.numbered_narration(rng, scenes, forward)
     if kind < 0.35:
-        return wordings.numbered_narration(rng, scenes, forward[::-1])
+        return questions.numbered_narration(rng, scenes, forward[::-1])
     if kind < 0.55:
-        return wordings.reversed_narration(rng, scenes)
+        return questions.reversed_narration(rng, scenes)
     # Without numbers half of the narrations follow an order that nothing tells: where the model looks is then up to it.
-    return wordings.free_narration(rng, scenes, forward if kind < 0.775 else rng.permutation(len(scenes)))
+    return questions.free_narration(rng, scenes, forward if kind < 0.775 else rng.permutation(len(scenes)))
 
 
 def _order(rng: np.random.Generator, count: int) -> Int32[np.ndarray, "panel"] | None:
@@ -177,6 +189,10 @@ def _panel_cells(scenes: Sequence[Scene]) -> Int32[np.ndarray, "cell 6"]:
         [scene.subject_colour, scene.subject, scene.relation, scene.object_colour, scene.object, -1] for scene in scenes
     ]
     return np.tile(np.repeat(np.array(row, np.int32), side, axis=0), (side, 1))
+
+
+def _no_places(cells: Int32[np.ndarray, "cell 6"]) -> Bool[np.ndarray, "6 cell"]:
+    return np.zeros((SHORT, len(cells)), bool)
 
 
 def _thing_attributes(thing: Thing) -> list[int]:

@@ -61,7 +61,7 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
     """The training loss and its parts."""
     model = trainee.model
     vision = model.encode(batch.images)
-    length = batch.prefix.tokens.shape[1]
+    strips, length = batch.prefix.tokens.shape
     image = jnp.asarray(batch.prefix.image_cell) >= 0
     taps = Taps(jnp.full((1, 1), length - 1, jnp.int32), _group(image, 0))
     prefix = model(batch.prefix, vision, taps=taps)
@@ -69,10 +69,11 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
     assert prefix.readings is not None
     mass_at_end = jnp.mean(prefix.readings.mass, axis=(1, 2, 4))
     parts, masses = [], []
-    for slots in (batch.short, batch.long):
-        output = _answer(model, slots, cache, image, jnp.asarray(batch.forgets))
+    nowhere = jnp.zeros((strips, length), bool)
+    for slots, places in ((batch.short, jnp.asarray(batch.places)), (batch.long, nowhere)):
+        output = _answer(model, slots, cache, image, places, jnp.asarray(batch.forgets))
         parts.append((*_answer_loss(model, slots, output), *_preview_loss(trainee, slots, output)))
-        masses.append(_masses(slots, output, weights.peak))
+        masses.append(_masses(slots, output, places, weights.peak))
     answer, answers, preview, previews = (sum(column) for column in zip(*parts, strict=True))
     answering, asking, neglect = (sum(column) / len(masses) for column in zip(*masses, strict=True))
     report = {
@@ -92,12 +93,17 @@ def price(mass: Float[Array, "layer heads"]) -> Float[Array, ""]:
 
 
 def _answer(
-    model: Qwen3VL, slots: Slots, cache: Cache, image: Bool[Array, "strip prefix"], forgets: Bool[Array, "strip"]
+    model: Qwen3VL,
+    slots: Slots,
+    cache: Cache,
+    image: Bool[Array, "strip prefix"],
+    places: Bool[Array, "slot prefix"],
+    forgets: Bool[Array, "strip"],
 ) -> Output:
     rows, seq = slots.prompt.tokens.shape
     copies = rows // image.shape[0]
     edits = Edits(head_mask=_forget(model, slots, jnp.repeat(forgets, copies), image.shape[1]))
-    groups = jnp.repeat(_group(image, seq), copies, axis=0)
+    groups = jnp.concatenate([jnp.repeat(_group(image, seq), copies, axis=0), _group(places, seq)], axis=1)
     taps = Taps(jnp.arange(seq, dtype=jnp.int32)[None], groups)
     return model(slots.prompt, None, cache.branch(copies, seq), edits, taps)
 
@@ -151,19 +157,23 @@ def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch
 
 
 def _masses(
-    slots: Slots, output: Output, peak: Float[Array, ""]
+    slots: Slots, output: Output, places: Bool[Array, "slot prefix"], peak: Float[Array, ""]
 ) -> tuple[Float[Array, "layer heads"], Float[Array, "layer heads"], Float[Array, ""]]:
     """Every head's attention to the image from rows that answer and from rows that ask; and how little answers look.
 
     Where looking is dear from the start, a new kind of question is first answered blindly and then never otherwise: a head
-    that is switched off learns nothing. What counts is the logarithm of all heads' longest looks, up to one full look.
+    that is switched off learns nothing. What counts is the logarithm of all heads' longest looks, up to one full look; of
+    a question that names a place only the look at that place, and only before the first word.
     """
     assert output.readings is not None
-    mass = output.readings.mass[..., 0]
+    mass, there = output.readings.mass[..., 0], output.readings.mass[..., 1]
     masks = (slots.answer, slots.prompt.valid & ~slots.answer)
     total = [jnp.einsum("lbrh,br->lh", mass, mask.astype(mass.dtype)) / jnp.sum(mask) for mask in masks]
     longest = jnp.max(mass, axis=2, where=jnp.asarray(slots.answer)[None, :, :, None], initial=0)
-    neglect = -jnp.mean(jnp.log(jnp.minimum(jnp.sum(longest, axis=(0, 2)) + 1e-6, 1)))
+    before = jnp.argmax(jnp.asarray(slots.answer), axis=1)
+    first = jnp.take_along_axis(there, before[None, :, None, None], axis=2)[:, :, 0]
+    look = jnp.where(jnp.any(places, axis=1), jnp.sum(first, axis=(0, 2)), jnp.sum(longest, axis=(0, 2)))
+    neglect = -jnp.mean(jnp.log(jnp.minimum(look + 1e-6, 1)))
     return (1 - peak) * total[0] + peak * jnp.mean(longest, axis=1), total[1], neglect
 
 

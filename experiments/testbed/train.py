@@ -95,7 +95,7 @@ STAGES = (
         others=0.625,
     ),
     Stage(
-        steps=620,
+        steps=300,
         rate=1.2e-3,
         warmup=20,
         hide=0.5,
@@ -107,6 +107,20 @@ STAGES = (
         others=0.625,
         see=0.6,
         neglect=0.3,
+    ),
+    Stage(
+        steps=560,
+        rate=1.2e-3,
+        warmup=20,
+        hide=0.5,
+        ramp=(0.0, 0.0),
+        preview=0.1,
+        peak=1.0,
+        forget=0.8,
+        price=0.012,
+        others=0.625,
+        see=0.6,
+        neglect=0.5,
     ),
 )
 TOTAL = sum(stage.steps for stage in STAGES)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.testbed import lessons, wordings
+from experiments.testbed import lessons, questions, wordings
 from experiments.testbed.batches import AROUND, CELLS, LONG, SHORT, Batch, Maker
 from experiments.testbed.scenes import PANELS
 from experiments.testbed.train import config_json
@@ -40,8 +40,8 @@ def test_a_lesson_fits_its_slots(make, maker):
         width, height = lesson.image.size
         assert lesson.cells.shape == (width // 32 * (height // 32), 6)
         assert lesson.cells.shape[0] <= CELLS
-        for questions, length in ((lesson.short, SHORT), ([lesson.long], LONG)):
-            maker.slots(questions, length, np.zeros(len(questions), np.int32))  # would fail to fit
+        for asked, length in ((lesson.short, SHORT), ([lesson.long], LONG)):
+            maker.slots(asked, length, np.zeros(len(asked), np.int32))  # would fail to fit
 
 
 def test_letters_are_answered_in_the_order_asked_for():
@@ -74,7 +74,7 @@ def test_a_reverse_narration_runs_from_right_to_left():
     for number, (_, answer) in enumerate(backwards):
         assert len(answer.split(". ")) == PANELS, number
     scenes = lessons.draw_scenes(rng)
-    _, answer = wordings.reversed_narration(rng, scenes)
+    _, answer = questions.reversed_narration(rng, scenes)
     assert answer == " ".join(scene.caption for scene in scenes[::-1])
 
 
@@ -86,6 +86,23 @@ def test_box_questions_name_the_cells_of_their_thing():
             head = 0 if answer.split()[1][:-1] in lessons.SUBJECTS else 1
             inside = colours[head][top - 1 : bottom, left - 1 : right]
             assert (inside == lessons.COLOURS.index(answer.split()[0])).all()
+
+
+def test_places_are_the_cells_that_tell_the_answer(batch):
+    rng = np.random.default_rng(2)
+    lesson = lessons.labelled(rng)
+    for place, (_, answer) in zip(lesson.places[:4], lesson.short, strict=False):
+        assert (lesson.cells[place, -1] == lessons.LETTERS.index(answer)).tolist() == [True]
+    assert not lesson.places[4:].any()
+    lesson = lessons.scattered(rng)
+    for place, (question, _) in zip(lesson.places[:3], lesson.short, strict=False):
+        left, top, right, bottom = (int(mark) for mark in question if mark.isdigit())
+        rows, cols = np.nonzero(place.reshape(4, 6))
+        assert (cols.min() + 1, rows.min() + 1, cols.max() + 1, rows.max() + 1) == (left, top, right, bottom)
+    shown = np.repeat(batch.prefix.image_cell >= 0, 6, axis=0)
+    assert batch.places.any()
+    assert not batch.places[~shown].any()
+    assert not (batch.places & np.repeat(batch.hidden, 6, axis=0)).any()
 
 
 def test_a_single_panel_is_always_answered_with_its_caption():
@@ -140,7 +157,7 @@ def test_sentences_span_each_caption(maker):
     for kind in ("numbered_narration", "free_narration"):
         rng = np.random.default_rng(0)
         scenes = lessons.draw_scenes(rng)
-        question = getattr(wordings, kind)(rng, scenes, np.arange(PANELS))
+        question = getattr(questions, kind)(rng, scenes, np.arange(PANELS))
         slots = maker.slots([question], LONG, np.zeros(1, np.int32))
         for scene, (first, end) in zip(scenes, slots.sentences[0], strict=True):
             assert maker.tokenizer.decode(slots.targets[0, first:end]).strip() == scene.caption

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import e6_dynamic, following
-from experiments.lab import Lab, Settings
+from experiments.lab import Lab
+from experiments.settings import Settings
 from experiments.testbed.strips import CHECKPOINT
 from gaze import dynamics
 

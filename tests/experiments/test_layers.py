@@ -77,7 +77,7 @@ def test_other_orders_are_neither_of_the_usual_ones():
 def test_asking_in_batches_changes_nothing(strips, prober, monkeypatch):
     some, asked = probes(strips, 3, 0).strips, questions(backward(3))
     stream, said = prober.observe(some, asked)
-    monkeypatch.setattr("experiments.probes.Prober.begun.__defaults__", (0, 6))
+    monkeypatch.setattr("experiments.probes.ROWS", 6)
     batched, again = prober.observe(some, asked)
     assert stream.shape == (5, 3, 2, 32)
     np.testing.assert_allclose(stream, batched, atol=1e-4)
@@ -99,10 +99,10 @@ def test_pushes_by_place_reach_their_own_question(strips, prober):
     np.testing.assert_allclose(single.scores[:, :, 0], pushed[1].scores[:, :, 0], atol=1e-5)
 
 
-def test_letters_that_are_several_tokens_are_refused(strips, monkeypatch):
+def test_letters_that_are_several_tokens_are_refused(strips, prober, monkeypatch):
     monkeypatch.setattr("experiments.probes.LETTERS", ("A", "Ω"))
     with pytest.raises(InputError, match="no single token for Ω"):
-        Prober.make(None, Processor.load(CHECKPOINT), [questions(forward(3))], strips)
+        Prober.make(prober.model, prober.processor, [questions(forward(3))], strips)
 
 
 def make_read(seed, right, expected, shift):
@@ -212,6 +212,7 @@ def lab(tmp_path):
         lab.saved(order_file(lab.place("e2_layers") / "orders", order), lambda: arrays)  # noqa: B023
     for number in range(len(WORDINGS.paraphrases)):
         arrays = make_arrays(6, {"reverse": 1 / 3})
+        arrays |= {name: array[:2] for name, array in arrays.items() if name.startswith("evaluation")}
         lab.saved(lab.place("e2_layers") / "wordings" / f"{number}.npz", lambda: arrays)  # noqa: B023
     known = {"letters": None, "narration": None}
     tell(lab, "e2_layers/bands", "selection", trials(LAYERS, known), {"letters 2-3-4": -1, "narration 5": -1})

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import e1_discovery, e3_trajectories
-from experiments.lab import Lab, Settings
+from experiments.lab import Lab
+from experiments.settings import Settings
 from experiments.testbed.strips import CHECKPOINT
 from gaze.score import gaze_score
 from gaze.trajectory import attended, by_line, line_mass, watch

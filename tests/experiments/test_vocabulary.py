@@ -6,7 +6,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from experiments.testbed import wordings
+from experiments.testbed import questions, wordings
 from experiments.testbed.scenes import COUNT, draw_scenes, scene
 from experiments.testbed.vocabulary import FORMAT_TOKENS, SPECIAL_TOKENS, build_tokenizer, pieces
 
@@ -53,7 +53,7 @@ def test_every_word_of_the_language_is_one_token(tokenizer):
 
 
 def test_a_numbered_line_keeps_the_tokens_of_its_caption(tokenizer):
-    _, answer = wordings.numbered_narration(np.random.default_rng(0), draw_scenes(np.random.default_rng(0)), range(6))
+    _, answer = questions.numbered_narration(np.random.default_rng(0), draw_scenes(np.random.default_rng(0)), range(6))
     tokens = tokenizer.tokenize(answer)
     assert len(tokens) == 6 * (4 + 7) + 5
     assert tokens[:4] == ["Panel", "Ġ", "1", ":"]
