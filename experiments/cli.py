@@ -12,6 +12,7 @@ from experiments.options import MODES, options
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.
 
+
 @click.group()
 def cli() -> None:
     """Find the attention heads with which a vision-language model looks, and steer them."""

@@ -31,13 +31,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from convert.source import open_checkpoint
 from experiments import e9_checkpoints as checkpoints
 from experiments.conditions import Condition
 from experiments.e8_natural import pictures
 from experiments.e9_checkpoints import Examined
 from experiments.lab import Lab
-from experiments.models import TESTBED, open_model
-from experiments.settings import Settings, settled
+from experiments.models import TESTBED, open_model, source
+from experiments.settings import settled
 from experiments.study import every_panel
 from experiments.summaries import estimated
 from experiments.telling import percent, share
@@ -67,14 +68,11 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, A
 
     Raises InputError for a folder that is no model, and a model with a single layer or too few heads.
     """
-    chosen = _settings(model, given)
+    open_checkpoint(source(model))  # Before anything is written: a folder that is no model shall leave no run behind.
+    chosen = settled(model, {**STRIPS, **{name: value for name, value in given.items() if value is not None}})
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="gaze-diagnose-")))
         return _examined(Examined(folder, chosen, lambda: open_model(model, chosen.dtype)))
-
-
-def _settings(model: str, given: dict[str, Any]) -> Settings:
-    return settled(model, {**STRIPS, **{name: value for name, value in given.items() if value is not None}})
 
 
 def _examined(lab: Lab) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from gaze.plots import sweep
 from gaze.score import CREDITS, Scores
 
 STORY = (
-    "Six questions about each comic ask for its first, second, ..., sixth panel. A gaze head is an attention head that looks "
+    "Six questions about each comic ask for its first, second, ..., sixth panel. A gaze head is an attention head that "
+    "looks "
     "at the panel that was asked about, from the last word before the answer. Nothing is changed in the model."
 )
 RAW = (
@@ -60,11 +61,13 @@ def _findings(results: dict[str, Any], chosen: Sequence[tuple[int, int]]) -> lis
     names = ", ".join(f"L{layer}H{head}" for layer, head in chosen[:12]) + ", ..." * (len(chosen) > 12)
     p = results["nulls"]["relabelled questions"]["p_any"]
     return [
-        f"The best head is L{best['layer']}H{best['head']}: {best['gaze']:.3f} of its attention is on the panel asked about "
+        f"The best head is L{best['layer']}H{best['head']}: {best['gaze']:.3f} of its attention is on the panel asked "
+        "about "
         f"({low:.3f} to {high:.3f} over {results['strips']} strips).",
         f"{len(chosen)} heads are steered from here on, {names}, "
         + ("chosen on strips of their own." if results["curve"] else "as given."),
-        f"Their mean score is {raw['real']:.3f}, under shuffled questions {raw['null']:.3f}. That any head of this model is "
+        f"Their mean score is {raw['real']:.3f}, under shuffled questions {raw['null']:.3f}. That any head of this "
+        "model is "
         f"above chance has p = {p:.4f} by relabelling the questions (family-wise).",
         f"Random halves of the strips agree on {percent(stability['overlap'])} of the best {stability['count']} heads "
         f"(chance {percent(stability['chance'])}).",

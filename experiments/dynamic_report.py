@@ -12,8 +12,10 @@ from gaze.plots import Role, columns, conditions
 from gaze.plots_time import grid, switch_latency
 
 STORY = (
-    "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows nothing of. If "
-    "they decide what is told, the text jumps with them. How often it does, and how soon, is held against what random heads, "
+    "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows "
+    "nothing of. If "
+    "they decide what is told, the text jumps with them. How often it does, and how soon, is held against what random "
+    "heads, "
     "all heads and the model left alone make of the same schedules."
 )
 STEPS = {
@@ -68,8 +70,10 @@ def _findings(results: dict[str, Any]) -> list[str]:
     ahead = strict["beyond_unsteered"]
     everything = found["all, first token"]["readings"]["segment"]
     return [
-        f"With the gaze heads moved from the first token on, {share(strict)} of {strict['n']} segments describe their panel, and "
-        f"what is told follows the schedule with ρ = {rho(strict['rho'])}. The unsteered narration meets the same schedules in "
+        f"With the gaze heads moved from the first token on, {share(strict)} of {strict['n']} segments describe their "
+        "panel, and "
+        f"what is told follows the schedule with ρ = {rho(strict['rho'])}. The unsteered narration meets the same "
+        "schedules in "
         f"{percent(alone['accuracy'])} (ρ = {rho(alone['rho'])}), {100 * ahead['value']:.1f} points less "
         f"({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}).",
         f"Random heads of the same layers reach {percent(random['mean']['value'])} over {len(random['accuracies'])} draws "
@@ -85,7 +89,8 @@ def _late(official: Found, soft: str) -> str:
     """What the released script's steps do."""
     strict, other = official["segment"], official[soft]
     return (
-        f"With the released script's steps, which leave the first token alone and come a token late, {share(strict)} of segments "
+        f"With the released script's steps, which leave the first token alone and come a token late, {share(strict)} "
+        "of segments "
         f"are right as they are cut (ρ = {rho(strict['rho'])}), and {share(other)} if {READINGS[soft]} counts "
         f"(ρ = {rho(other['rho'])})."
     )
@@ -96,8 +101,10 @@ def _turning(latency: Found) -> str:
     if latency["median"] is None:
         return f"The text never turns to the new panel after any of {turned['n']} switches."
     return (
-        f"After a switch the text turns to the new panel within its segment in {share(turned)} of {turned['n']} cases, after "
-        f"{latency['median']:g} tokens in the median ({latency['mean']:.1f} on average); in {percent(1 - turned['accuracy'])} it "
+        f"After a switch the text turns to the new panel within its segment in {share(turned)} of {turned['n']} cases, "
+        "after "
+        f"{latency['median']:g} tokens in the median ({latency['mean']:.1f} on average); in "
+        f"{percent(1 - turned['accuracy'])} it "
         "never does."
     )
 
@@ -108,7 +115,8 @@ def _moved_findings(moved: Found | None) -> list[str]:
     gaze, random = moved["gaze"], moved["random"]
     others = [percent(random[name]["accuracy"]) for name in ("words_new", "words_old")]
     return [
-        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, where the "
+        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, "
+        "where the "
         f"captions differ, are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and "
         f"{others[1]}); one of the first three is the new panel's in {share(gaze['soon'])} of {gaze['soon']['n']} answers."
     ]
@@ -139,14 +147,16 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
         Plot(
             "conditions",
             conditions(measures, 1 / len(panels), what),
-            "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single draws of "
+            "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single "
+            "draws of "
             "random heads; bars are 95 % intervals over strips.",
             "dynamic narration",
         ),
         Plot(
             "schedule",
             grid(cells, segments, panels, ("segment", "scheduled panel"), what),
-            "Hits of the gaze heads, first token steered too, by segment and panel. No panel is ever scheduled in its own place.",
+            "Hits of the gaze heads, first token steered too, by segment and panel. No panel is ever scheduled in its "
+            "own place.",
             "dynamic narration",
         ),
         Plot("segments", columns(segments, lines, "segment", 1 / len(panels), what), "The same for each segment."),
@@ -186,7 +196,8 @@ def _tables(results: dict[str, Any]) -> list[Table]:
                 *([title_of(f"random, {steps}"), *_drawn_cells(one, readings)] for steps, one in random.items()),
             ],
             "; ".join(f"{reading}: {READINGS[reading]}" for reading in readings)
-            + ". ρ: Spearman correlation with the schedule, mean over strips in which at least three segments describe a panel. "
+            + ". ρ: Spearman correlation with the schedule, mean over strips in which at least three segments describe "
+            "a panel. "
             "Of draws: mean and range.",
         ),
         Table(
@@ -273,7 +284,8 @@ def _compared(found: Mapping[str, Found]) -> list[Compared]:
         Compared(
             "places in the schedule's order, blind reader",
             "71.1%",
-            f"{percent(official['blind']['accuracy'])} (script's steps), {percent(ours['blind']['accuracy'])} (first token too)",
+            f"{percent(official['blind']['accuracy'])} (script's steps), {percent(ours['blind']['accuracy'])} (first "
+            "token too)",
         ),
     ]
 
@@ -290,11 +302,13 @@ def _caveats(results: dict[str, Any]) -> list[str]:
     turned = found["unsteered"]["latency"]["turned"]
     panels = len(strict["per_segment"])
     return [
-        "No panel is ever scheduled in its own place. So a text that goes through the strip from left to right meets no segment, "
+        "No panel is ever scheduled in its own place. So a text that goes through the strip from left to right meets "
+        "no segment, "
         f"and its ρ is {-1 / (panels - 1):.2f} on average: heads that do nothing are there, not at a blind pick.",
         f"The worst segment of the gaze heads, first token steered too, is segment {worst['segment']}: {share(worst)}.",
         f"With all heads steered, {junk} of {strict['n']} segments are junk.",
         f"The unsteered text would count as turning in {share(turned)} of switches: so much is chance.",
-        f"Segments have {results['segment']} tokens. Where that is a sentence, a schedule that comes a token late cuts into the "
+        f"Segments have {results['segment']} tokens. Where that is a sentence, a schedule that comes a token late cuts "
+        "into the "
         "next one, whose first word is still the old panel's; where segments hold several sentences, it costs little.",
     ]

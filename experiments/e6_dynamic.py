@@ -162,8 +162,10 @@ def _moved_kind(lab: Lab, rows: Sequence[Row], strips: dict[str, Any]) -> dict[s
     for row in rows:
         place = seen[row["condition"], row["strip"]] = seen.get((row["condition"], row["strip"]), -1) + 1
         old, new = (strips[row["strip"]].captions[panel] for panel in pairs[row["strip"]][place])
-        found.append(dynamics.switched(row["text"], old, new, SWITCH))
-        strip.append(number[row["strip"]])
+        compared = dynamics.switched(row["text"], old, new, SWITCH)
+        if compared.words:  # captions that end alike tell nothing
+            found.append(compared)
+            strip.append(number[row["strip"]])
     numbers = {
         "words_new": [one.new / one.words for one in found],
         "words_old": [one.old / one.words for one in found],

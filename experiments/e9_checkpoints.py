@@ -13,27 +13,23 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments import e1_discovery
+from experiments import checkpoints_report, e1_discovery
 from experiments.conditions import Condition
 from experiments.lab import Lab
 from experiments.models import TESTBED, open_model
+from experiments.records import Row
 from experiments.runner import script
 from experiments.settings import Settings
 from experiments.sources import Purpose
 from experiments.study import every_panel, nowhere
 from experiments.summaries import against, baseline, condition, provenance
-from experiments.telling import percent, share, source
 from experiments.testbed.broken import BROKEN, write
 from experiments.testbed.wordings import DISCOVERY, ORDINALS, STATIC, fill
 from gaze import answers as asking
-from gaze.book import Chapter, Compared, Plot, Table
+from gaze.book import Chapter
 from gaze.heads import all_heads
 from gaze.nulls import split_half
-from gaze.plots import Measure
-from gaze.plots_compare import Checkpoint, checkpoints
-from gaze.score import CREDITS, Mass, gaze_credit, gaze_score, lift, per_strip
+from gaze.score import CREDITS, Mass, gaze_score, per_strip
 from gaze.statistics import Estimate
 from gaze.verdict import verdict
 from qwen3vl_jax.errors import InputError
@@ -48,12 +44,6 @@ BATCH = 8
 """Strips whose attention is read at once."""
 STEERING = "steering"
 LEAST_LAYERS, LEAST_HEADS = 2, 8
-
-STORY = (
-    "Other models, the same questions: do they have heads that look where the question says, how deep in the model do these lie, "
-    "how many does it take to turn its gaze, and does turning it turn the answer? A model that was never trained must come out "
-    "without any."
-)
 
 
 class Examined(Lab):
@@ -144,28 +134,12 @@ def report(lab: Lab) -> dict[str, Any]:
     """What is known of one checkpoint, from what `examine` saved."""
     seed, heads = lab.settings.seed, lab.heads()
     discovery, held_out = attention(lab, "discovery"), attention(lab, "evaluation")
-    scores = gaze_score(discovery)
-    stability = split_half(per_strip(discovery, gaze_credit), len(heads), seed)
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in lab.judged(lab.pictures("evaluation"), lab.answers(STEERING)):
-        groups.setdefault(row["condition"], []).append(row)
-    alone = groups["unsteered"]
-    draws = [rows for rows in groups.values() if rows[0].get("kind") == "random"]
-    steered = {name: condition(groups[name], alone, seed) for name in ("gaze", "all")}
-    random = condition([row for rows in draws for row in rows], alone, seed)
-    placed = against(draws, groups["gaze"], seed)
-    gaze = steered["gaze"]
-    found = verdict(
-        discovery,
-        held_out,
-        heads,
-        stability,
-        Estimate(gaze["accuracy"], gaze["interval"][0], gaze["interval"][1], gaze["n"], gaze["strips"]),
-        placed["accuracies"],
-        steered["all"]["accuracy"],
-        seed,
-    )
-    curve = json.loads((lab.place(e1_discovery.NAME) / "selection.json").read_text(encoding="utf-8"))
+    found = {name: per_strip(discovery, credit) for name, credit in CREDITS.items()}
+    stability = split_half(found["gaze"], len(heads), seed)
+    alone, conditions = _steered(lab)
+    gaze, everything, placed = conditions["gaze"], conditions["all"], conditions["random"]["against"]
+    steered = Estimate(gaze["accuracy"], gaze["interval"][0], gaze["interval"][1], gaze["n"], gaze["strips"])
+    said = verdict(discovery, held_out, heads, stability, steered, placed["accuracies"], everything["accuracy"], seed)
     return {
         "model": lab.settings.model,
         "revision": lab.revision,
@@ -173,21 +147,30 @@ def report(lab: Lab) -> dict[str, Any]:
         "heads_per_layer": lab.shape[1],
         "strips": {"discovery": len(discovery), "held_out": len(held_out)},
         "k": len(heads),
-        "curve": curve,
-        "scores": {
-            name: _best(per_strip(discovery, credit).mean(axis=0), heads.heads) for name, credit in CREDITS.items()
-        },
-        "profile": scores.max(axis=1).tolist(),
-        "lift_profile": lift(discovery).max(axis=1).tolist(),
+        "curve": json.loads((lab.place(e1_discovery.NAME) / "selection.json").read_text(encoding="utf-8")),
+        "scores": {name: [float(strips[:, *head].mean()) for head in heads.heads] for name, strips in found.items()},
+        "profile": found["gaze"].mean(axis=0).max(axis=1).tolist(),
+        "lift_profile": found["lift"].mean(axis=0).max(axis=1).tolist(),
         "stability": asdict(stability),
-        "unsteered": {**provenance(alone[0]), **baseline(alone)},
-        "conditions": {**steered, "random": {**random, "against": placed}},
-        "verdict": asdict(found),
+        "unsteered": alone,
+        "conditions": conditions,
+        "verdict": asdict(said),
     }
 
 
-def _best(scores: np.ndarray, heads: tuple[tuple[int, int], ...]) -> list[float]:
-    return [float(scores[head]) for head in heads]
+def _steered(lab: Lab) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What the model says left alone, and what steering makes of it, with these heads, random ones and all."""
+    seed = lab.settings.seed
+    groups: dict[str, list[Row]] = {}
+    for row in lab.judged(lab.pictures("evaluation"), lab.answers(STEERING)):
+        groups.setdefault(row["condition"], []).append(row)
+    alone = groups["unsteered"]
+    draws = [rows for rows in groups.values() if rows[0].get("kind") == "random"]
+    random = condition([row for rows in draws for row in rows], alone, seed)
+    return {**provenance(alone[0]), **baseline(alone)}, {
+        **{name: condition(groups[name], alone, seed) for name in ("gaze", "all")},
+        "random": {**random, "against": against(draws, groups["gaze"], seed)},
+    }
 
 
 def _run(lab: Lab, model: str, open_one: Callable[[], tuple[Qwen3VL, Processor]]) -> Examined:
@@ -207,109 +190,7 @@ def _short(model: str) -> str:
 
 
 def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
-    found = results["checkpoints"]
-    return Chapter(
-        NUMBER,
-        NAME,
-        TITLE,
-        STORY,
-        findings=[
-            f"{name} {'has' if one['verdict']['has_gaze_heads'] else 'has no'} gaze heads. {one['verdict']['reason']}"
-            for name, one in found.items()
-        ],
-        plots=[
-            Plot(
-                "checkpoints",
-                checkpoints([_drawn(name, one) for name, one in found.items()], 1 / len(ORDINALS)),
-                "The best gaze score of each layer; how many heads steer best, on strips of their own; and what these heads, and "
-                "random ones of the same layers, reach on other strips.",
-            )
-        ],
-        tables=[_table(found), _criteria(found)],
-        compared=[
-            Compared(
-                "heads at the peak of 2B, 4B, 8B, 32B (of 448, 1,152, 1,152, 4,096)",
-                "10, 75, 100, 500",
-                ", ".join(f"{name}: {_peak(one)}" for name, one in found.items()),
-            ),
-            Compared(
-                "accuracy there, chosen on the same strips",
-                "68.6%, 72.9%, 83.1%, 70.2%",
-                ", ".join(f"{name}: {percent(one['conditions']['gaze']['accuracy'])}" for name, one in found.items()),
-            ),
-        ],
-        caveats=_caveats(lab, found),
-    )
-
-
-def _drawn(name: str, one: dict[str, Any]) -> Checkpoint:
-    gaze, random = one["conditions"]["gaze"], one["conditions"]["random"]
-    return Checkpoint(
-        name,
-        one["profile"],
-        one["k"] if gaze["accuracy"] > 0 else np.nan,
-        _heads(one),
-        Measure("gaze heads", "gaze", gaze["accuracy"], *gaze["interval"]),
-        Measure("random heads", "random", random["accuracy"], *random["interval"]),
-    )
-
-
-def _table(found: dict[str, Any]) -> Table:
-    rows = []
-    for name, one in found.items():
-        gaze, placed = one["conditions"]["gaze"], one["conditions"]["random"]["against"]
-        stability, witness = one["stability"], one["verdict"]["looks"][0]
-        rows.append(
-            [
-                name,
-                "yes" if one["verdict"]["has_gaze_heads"] else "no",
-                _peak(one),
-                f"L{witness['layer']}H{witness['head']}",
-                max(one["profile"]),
-                witness["lift"],
-                percent(stability["overlap"]),
-                share(gaze),
-                f"{percent(placed['mean']['value'])} ({percent(placed['lowest'])} to {percent(placed['highest'])})",
-                percent(one["conditions"]["all"]["accuracy"]),
-                source(gaze),
-            ]
-        )
-    names = ("checkpoint", "gaze heads?", "heads", "best", "best score", "its lift, held out", "halves agree")
-    steering = ("steered, on target", "random, over draws", "all heads", "made with")
-    return Table("The checkpoints", (*names, *steering), rows)
-
-
-def _criteria(found: dict[str, Any]) -> Table:
-    rows = [
-        [name, row["about"], row["what"], row["value"], row["threshold"], "yes" if row["passed"] else "no"]
-        for name, one in found.items()
-        for row in one["verdict"]["criteria"]
-    ]
-    return Table("Every criterion", ("checkpoint", "about", "what must hold", "value", "threshold", "holds"), rows)
-
-
-def _caveats(lab: Lab, found: dict[str, Any]) -> list[str]:
-    said = []
-    if lab.settings.judge == "likelihood":
-        said.append(
-            "Each checkpoint judges its own answers: accuracies of a model that cannot judge are not to be trusted."
-        )
-    said += [
-        f"{name}: halves of the strips agree on heads that do not look where they are asked to; stability alone proves nothing."
-        for name, one in found.items()
-        if not one["verdict"]["has_gaze_heads"]
-        and any(row["about"] == "stability" and row["passed"] for row in one["verdict"]["criteria"])
-    ]
-    return said
-
-
-def _peak(one: dict[str, Any]) -> str:
-    """How many heads steer best; none if no number moves an answer."""
-    return f"{one['k']} of {_heads(one)}" if one["conditions"]["gaze"]["accuracy"] > 0 else "none"
-
-
-def _heads(one: dict[str, Any]) -> int:
-    return int(one["layers"] * one["heads_per_layer"])
+    return checkpoints_report.chapter(results, NUMBER, NAME, TITLE)
 
 
 if __name__ == "__main__":

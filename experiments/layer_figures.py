@@ -96,7 +96,8 @@ def tables(results: Row) -> list[Table]:
             "Every direction behind every layer",
             ("panels", "added", "layer", "flip", "95 % interval", "stay", "neither", "logit", "95 % interval", "answers"),
             effects,
-            "Known: the direction of six panels. Back: subtracted from reversed questions. Logit: of the letter led to minus "
+            "Known: the direction of six panels. Back: subtracted from reversed questions. Logit: of the letter led to "
+            "minus "
             "that of the letter asked for.",
         ),
         Table(
@@ -122,7 +123,8 @@ def tables(results: Row) -> list[Table]:
                 "all in reverse", "sentences", "about no panel",
             ),
             [told(name, row) for name, row in results["narration"]["conditions"].items()],
-            "Rank correlation of the panels told with their order from left to right; it takes three panels to have an order.",
+            "Rank correlation of the panels told with their order from left to right; it takes three panels to have an "
+            "order.",
         ),
     ]  # fmt: skip
 

@@ -14,8 +14,10 @@ Results = Mapping[str, Any]
 
 STORY = (
     "Every panel wears a letter, and the model is asked for the letter of one of them, plainly or with “Read the comic in "
-    "reverse” in front. The difference that these words make to the model's state just before it answers is a direction. Added "
-    "to the state of a plain question, behind one layer at a time, it shows where in the model the order of reading is decided: "
+    "reverse” in front. The difference that these words make to the model's state just before it answers is a "
+    "direction. Added "
+    "to the state of a plain question, behind one layer at a time, it shows where in the model the order of reading is "
+    "decided: "
     "where the answer becomes the letter that reading in reverse would give, it had not been decided before."
 )
 OTHERS = ("4", "3")
@@ -48,7 +50,8 @@ def asked(six: Results, strips: int) -> str:
     return (
         f"Left alone, on {strips} strips of six panels, the model answers {share(right['normal'])} of the plain questions "
         f"rightly, {share(right['reverse'])} of the reversed ones and {share(right['other'])} of those in the order "
-        f"{listed(six['other_order'])}. In {six['pairs']} of {six['possible']} pairs both the plain and the reversed answer are "
+        f"{listed(six['other_order'])}. In {six['pairs']} of {six['possible']} pairs both the plain and the reversed "
+        "answer are "
         f"right; only these count, and {six['discovery_pairs']} such pairs about other strips make the direction."
     )
 
@@ -61,8 +64,10 @@ def flips(six: Results, layer: int) -> list[str]:
     )
     draws = [draw[layer] for draw in six["random_draws"]]
     return [
-        f"Behind layer {layer}, chosen on other strips, the direction flips {flipped(row)} of the answers to the letter that "
-        f"reading in reverse gives; {percent(row['stay'])} stay, {percent(row['neither'])} become something else. The best layer "
+        f"Behind layer {layer}, chosen on other strips, the direction flips {flipped(row)} of the answers to the "
+        "letter that "
+        f"reading in reverse gives; {percent(row['stay'])} stay, {percent(row['neither'])} become something else. The "
+        "best layer "
         f"on these strips is {best['layer']} with {percent(best['flip'])}.",
         f"The logit of the reverse letter minus that of the plain one goes from {six['difference_alone']:+.2f} to "
         f"{row['difference']:+.2f}.",
@@ -71,7 +76,8 @@ def flips(six: Results, layer: int) -> list[str]:
         + (f"; the direction of another order {percent(six['other'][layer]['flip'])}." if six["other"] else "."),
         f"Subtracted from reversed questions, it gives back the plain answer in {flipped(back)} (best layer "
         f"{best_back['layer']}: {percent(best_back['flip'])}).",
-        f"With a direction of its own for each place asked about, instead of one for all, {flipped(place)} flip (best layer "
+        f"With a direction of its own for each place asked about, instead of one for all, {flipped(place)} flip (best "
+        "layer "
         f"{best_place['layer']}: {percent(best_place['flip'])}).",
     ]
 
@@ -102,7 +108,8 @@ def separated(six: Results) -> str:
 def reordered(orders: Rows) -> str:
     able = [row["asked"]["value"] for row in orders]
     words = (
-        f"Asked to read in {len(orders)} other orders, the model left alone is right in {percent(float(np.mean(able)))} of the "
+        f"Asked to read in {len(orders)} other orders, the model left alone is right in "
+        f"{percent(float(np.mean(able)))} of the "
         f"questions, at best {percent(max(able))}."
     )
     measured = [row for row in orders if "flip" in row]
@@ -110,8 +117,10 @@ def reordered(orders: Rows) -> str:
         return words + " No order gives a pair to make a direction of."
     flip, place = ([row[name] for row in measured] for name in ("flip", "by_place"))
     return words + (
-        f" The directions of {len(measured)} of them flip {percent(float(np.mean(flip)))} of the answers on average, at most "
-        f"{percent(max(flip))}; with one direction per place {percent(float(np.mean(place)))}, at most {percent(max(place))}."
+        f" The directions of {len(measured)} of them flip {percent(float(np.mean(flip)))} of the answers on average, "
+        "at most "
+        f"{percent(max(flip))}; with one direction per place {percent(float(np.mean(place)))}, at most "
+        f"{percent(max(place))}."
     )
 
 
@@ -122,11 +131,14 @@ def told(found: Results) -> list[str]:
     begin = float(np.mean([one["last_first"] for one in draws]))
     return [
         f"Left alone, free narrations of {found['strips']} strips go from left to right with a rank correlation of "
-        f"{rho(normal)}, {percent(normal['last_first'])} begin with the last panel; asked to read in reverse {rho(reverse)} and "
+        f"{rho(normal)}, {percent(normal['last_first'])} begin with the last panel; asked to read in reverse "
+        f"{rho(reverse)} and "
         f"{percent(reverse['last_first'])}.",
         *(
-            f"{title}, added at every step of a plain narration, gives {rho(paper)} and {percent(paper['last_first'])} behind "
-            f"layers {listed(bands['paper'])} (the paper's depth), {rho(best)} and {percent(best['last_first'])} behind layers "
+            f"{title}, added at every step of a plain narration, gives {rho(paper)} and {percent(paper['last_first'])} "
+            "behind "
+            f"layers {listed(bands['paper'])} (the paper's depth), {rho(best)} and {percent(best['last_first'])} "
+            "behind layers "
             f"{listed(bands[name])} (the best on other strips)."
             for name, title in (
                 ("letters", "The direction of the letter questions"),
@@ -134,7 +146,8 @@ def told(found: Results) -> list[str]:
             )
             for paper, best in [(cases[f"{name}, paper's band"], cases[f"{name}, best band"])]
         ),
-        f"With {len(draws)} random directions as long as that of the letters, behind its best layers, {percent(begin)} begin "
+        f"With {len(draws)} random directions as long as that of the letters, behind its best layers, {percent(begin)} "
+        "begin "
         "with the last panel.",
     ]
 
@@ -169,7 +182,8 @@ def compared(results: Results) -> list[Compared]:
 def caveats(results: Results) -> list[str]:
     six, layer = results["panels"]["6"], results["chosen"]
     said = [
-        "The paper does not print its probe: the wording is ours, and so are the single letters, read from one pass. Narrations "
+        "The paper does not print its probe: the wording is ours, and so are the single letters, read from one pass. "
+        "Narrations "
         "are greedy, where the paper takes three seeds."
     ]
     if not six["reverse"]:

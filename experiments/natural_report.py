@@ -34,9 +34,11 @@ PAPER = {
 }
 """Gaze heads and other heads of the 8B model on COCO val2017."""
 STORY = (
-    "In a photograph nothing stands in rows. Does a head that was found by asking about comic panels also look at an object, "
-    "wherever it is? Each object has a box, and steering holds the gaze heads to it. Left alone, the model gives one answer, "
-    "often the largest object; that answer is scored against every box too, so that nothing free passes for steering."
+    "In a photograph nothing stands in rows. Does a head that was found by asking about comic panels also look at an "
+    "object, "
+    "wherever it is? Each object has a box, and steering holds the gaze heads to it. Left alone, the model gives one "
+    "answer "
+    "about an object of its own choice; it is scored against every box too, so that nothing free passes for steering."
 )
 
 
@@ -97,7 +99,8 @@ def _findings(results: dict[str, Any], sizes: Sequence[str]) -> list[str]:
         f"{100 * ahead['value']:.1f} points ({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}).",
         f"By size: {'; '.join(by_size)}.",
         f"A box has {tokens['least']} to {tokens['most']} image tokens, {tokens['median']:g} in the median; "
-        f"{tokens['centreless']} of {results['boxes']['all']} hold the centre of none and get the one that they overlap most.",
+        f"{tokens['centreless']} of {results['boxes']['all']} hold the centre of none and get the one that they "
+        "overlap most.",
     ]
 
 
@@ -177,9 +180,14 @@ def _by(found: dict[str, Any], group: str, names: Mapping[str, str], title: str)
 
 
 def _caveats(results: dict[str, Any], sizes: Sequence[str]) -> list[str]:
-    random, said = results["conditions"]["random"], []
+    found, said = results["conditions"], []
     for one in sizes:
-        placed = random["against_by_size"][one]
+        placed = found["random"]["against_by_size"][one]
+        if found["unsteered"]["by_size"][one]["accuracy"] == 1:
+            said.append(
+                f"Left alone, the model names every {one} object: there steering has nothing to win over any control."
+            )
+            continue
         if placed["advantage"]["low"] <= 0 or not placed["above_all"]:
             said.append(f"Of {one} objects the gaze heads are not clearly ahead of every draw of random heads.")
         if results["over_unsteered_by_size"][one]["low"] <= 0:

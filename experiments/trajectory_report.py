@@ -10,7 +10,8 @@ from gaze.book import Chapter, Compared, Plot, Table
 from gaze.plots_time import Stairs, staircase
 
 STORY = (
-    "The model narrates the strip by itself, and we watch which panel each head looks at while each word is chosen. Heads that "
+    "The model narrates the strip by itself, and we watch which panel each head looks at while each word is chosen. "
+    "Heads that "
     "look at what is being told draw a staircase: panel 1 during the first line, panel 2 during the second, and so on."
 )
 WEIGHTS = {"mass": "attention", "value_mass": "by value"}
@@ -44,7 +45,8 @@ def report(found: Mapping[str, Found], generation: Found, head: tuple[int, str, 
             Compared(
                 "lines during which the heads look most at their panel: gaze heads, random heads",
                 "shown as a figure",
-                f"{percent(forward['mass']['own_panel']['accuracy'])}, {percent(forward['mass']['against']['mean']['value'])}",
+                f"{percent(forward['mass']['own_panel']['accuracy'])}, "
+                f"{percent(forward['mass']['against']['mean']['value'])}",
             )
         ],
         caveats=_caveats(found, generation),
@@ -62,7 +64,8 @@ def staircases(found: Mapping[str, Found], bins: int) -> list[Plot]:
         Plot(
             "staircase",
             staircase(_maps(found, "mass", bins), step),
-            "Attention on each panel while the strip is narrated, mean over strips with their lines laid over one another. The "
+            "Attention on each panel while the strip is narrated, mean over strips with their lines laid over one "
+            "another. The "
             "orange line is the panel that the text is to be about.",
         ),
         Plot(
@@ -112,8 +115,10 @@ def _again(generation: Found) -> list[str]:
     gaze = generation["scores"]["gaze"]
     asked, told = gaze["asked"]["gaze"], gaze["narrating"]["gaze"]
     return [
-        f"Scored while narrating, with lines in place of questions, {gaze['shared']} of the {gaze['k']} gaze heads are again "
-        f"among the best {gaze['k']}; their mean score is {told:.3f}, {told / asked:.2f} times that of discovery ({asked:.3f})."
+        f"Scored while narrating, with lines in place of questions, {gaze['shared']} of the {gaze['k']} gaze heads are "
+        "again "
+        f"among the best {gaze['k']}; their mean score is {told:.3f}, {told / asked:.2f} times that of discovery "
+        f"({asked:.3f})."
     ]
 
 
@@ -153,7 +158,8 @@ def _scores(generation: Found) -> Table:
         "Scores while narrating and in discovery",
         (*columns, "gap, narrating over asked", "gaze heads among the best"),
         rows,
-        f"{generation['strips']} strips with a line about every panel. While narrating: the mean over all tokens of a line, the "
+        f"{generation['strips']} strips with a line about every panel. While narrating: the mean over all tokens of a "
+        "line, the "
         "panel's number included, where a head may have nothing to look for.",
     )
 

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import factorial
 
+import numpy as np
+from jaxtyping import Float
+
 from gaze.heads import HeadSet
 from gaze.nulls import Stability, relabelled_questions
 from gaze.score import Mass, gaze_credit, lift, routing_accuracy
@@ -27,6 +30,9 @@ ROUTING = 0.5
 LIFT = 0.05
 LEVEL = 0.01
 AGREEMENT = 0.25
+
+HeldOut = Float[np.ndarray, "held panel layer heads panel"]
+"""As `Mass`, of other strips, not always as many."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Verdict:
 
 def verdict(
     discovery: Mass,
-    held_out: Mass,
+    held_out: HeldOut,
     heads: HeadSet,
     stability: Stability,
     steered: Estimate,
@@ -108,7 +114,7 @@ def verdict(
     return Verdict(all(one.passed for one in criteria), _reason(looks, criteria, stability), criteria, looks)
 
 
-def look(discovery: Mass, held_out: Mass, heads: HeadSet, seed: int) -> tuple[Look, ...]:
+def look(discovery: Mass, held_out: HeldOut, heads: HeadSet, seed: int) -> tuple[Look, ...]:
     """How the heads look on the held-out strips, in the order of their lift on the strips of discovery."""
     found, routing = lift(held_out), routing_accuracy(held_out)
     p = relabelled_questions(held_out, gaze_credit, seed).familywise()

@@ -122,7 +122,8 @@ class Decoder(nnx.Module):
             return x, (slots, readings)
 
         layers = self.config.num_hidden_layers
-        scanned = (self.layers, jnp.arange(layers), (cache.keys, cache.values), edits and edits.by_layer(layers, cache.filled, count))
+        by_layer = edits and edits.by_layer(layers, cache.filled, count)
+        scanned = (self.layers, jnp.arange(layers), (cache.keys, cache.values), by_layer)
         outs: tuple[tuple[Slots, Slots], Readings | None]
         x, outs = lax.scan(body, x, scanned, unroll=self.unroll)
         (keys, values), readings = outs

@@ -88,14 +88,15 @@ def scattered(rng: np.random.Generator) -> Lesson:
     cells = np.full((HEIGHT // CELL * (WIDTH // CELL), len(ATTRIBUTES)), -1, np.int32)
     for thing in things:
         cells[thing.cells.ravel()] = _thing_attributes(thing)
-    largest = max(range(len(things)), key=lambda number: things[number].area)
+    # The default is the leftmost, as that of a strip is its first panel: one by size would favour large boxes.
+    first = min(range(len(things)), key=lambda number: things[number].box[0] + things[number].box[2])
     asked = [things[int(number)] for number in rng.integers(len(things), size=3)]
     boxed = [_boxed(rng, thing) for thing in asked]
     places = _no_places(cells)
     places[: len(asked)] = [thing.cells.ravel() for thing in asked]
     parts = [
         (wordings.PART.draw(rng, wordings.VERBATIM), things[number].caption)
-        for number in (largest if rng.random() < 0.5 else int(rng.integers(len(things))) for _ in range(2))
+        for number in (first if rng.random() < 0.5 else int(rng.integers(len(things))) for _ in range(2))
     ]
     row = sorted(things, key=lambda thing: thing.box[0] + thing.box[2])
     listed = wordings.LISTED.draw(rng, wordings.VERBATIM), " ".join(thing.caption for thing in row)

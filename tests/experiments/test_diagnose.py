@@ -96,12 +96,14 @@ def test_what_is_kept_is_gone_on_with(tmp_path, monkeypatch):
 
 
 def test_folders_that_are_no_model(tmp_path):
-    for folder in (tmp_path, tmp_path / "absent"):
+    empty, damaged, kept = tmp_path / "empty", tmp_path / "damaged", tmp_path / "kept"
+    empty.mkdir()
+    damaged.mkdir()
+    (damaged / "config.json").write_text("{}")
+    for folder in (empty, damaged, tmp_path / "absent"):
         with pytest.raises(InputError):
-            diagnose(str(folder), None, GIVEN)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError):
-        diagnose(str(tmp_path), None, GIVEN)
+            diagnose(str(folder), kept, GIVEN)
+    assert not kept.exists()
 
 
 def test_numbers_of_a_mean_with_gaps():

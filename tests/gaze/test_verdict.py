@@ -40,7 +40,7 @@ def passed(found):
 
 
 def test_heads_that_look_and_steer_are_gaze_heads():
-    found = judge(attention(0, 0.3), attention(1, 0.3))
+    found = judge(attention(0, 0.3), attention(1, 0.3, strips=7))
     assert found.has_gaze_heads
     assert all(one.passed for one in found.criteria)
     best, other = found.looks
