@@ -27,6 +27,10 @@ STRIPS = 24
 """Strips that are narrated, at once; half as many choose the band."""
 
 
+DIRECTIONS = ("letters", "first letter", "narration")
+"""What is added: from the letter probes about all panels, from those about the first, and from the narration prompts."""
+
+
 class Telling(NamedTuple):
     """One way to have strips told; without layers the model is left alone.
 
@@ -41,10 +45,14 @@ class Telling(NamedTuple):
     alpha: float = 1.0
 
 
-def collect(lab: Lab, place: str, letters: Direction) -> None:
-    """Saves the narrations of all conditions; `letters` is the direction that letter probes gave."""
+def collect(lab: Lab, place: str, letters: Direction, first: Direction) -> None:
+    """Saves the narrations of all conditions.
+
+    Args:
+      letters, first: directions that letter probes gave, about all panels and about the first one.
+    """
     own = lab.saved(lab.place(place) / "narration.npz", lambda: {"direction": own_direction(lab)})["direction"]
-    known = {"letters": letters, "narration": own}
+    known = dict(zip(DIRECTIONS, (letters, first, own), strict=True))
     tell(lab, f"{place}/bands", strips(lab, "selection"), trials(lab.shape[0], known), known)
     known |= {f"random {n}": d for n, d in enumerate(random_like(letters, lab.settings.draws, lab.settings.seed))}
     tell(lab, place, strips(lab, "evaluation"), tellings(lab, place), known)
@@ -64,12 +72,12 @@ def strips(lab: Lab, purpose: Purpose) -> list[Strip]:
 def tellings(lab: Lab, place: str) -> list[Telling]:
     """All conditions: left alone, pushed in the paper's band and in the best one, and the controls."""
     layers = lab.shape[0]
-    best = {name: best_band(lab, place, name) for name in ("letters", "narration")}
+    best = {name: best_band(lab, place, name) for name in DIRECTIONS}
     paper = paper_band(layers)
     pushed = [
         Telling(f"{name}, {which} band", NOTEBOOK_NARRATION, name, band)
         for name in best
-        for which, band in (("paper's", paper), ("best", best[name]))
+        for which, band in (("paper", paper), ("best", best[name]))
     ]
     back = [Telling(f"{name}, back", REVERSE_NARRATION, name, best[name], -1.0) for name in best]
     draws = [f"random {number}" for number in range(lab.settings.draws)]

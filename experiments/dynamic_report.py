@@ -52,6 +52,8 @@ def title_of(name: str) -> str:
         "gaze": "gaze heads",
         "all": "all heads",
         "random": "random heads, layers matched",
+        "paper": "random heads, the paper's way",
+        "code": "lowest scores, the script's way",
         "unsteered": "not steered",
     }
     return ", ".join([words[heads], *([STEPS[steps]] if steps else []), *([more] if more else [])])
@@ -64,7 +66,7 @@ def rho(one: Found) -> str:
 
 
 def _findings(results: dict[str, Any]) -> list[str]:
-    found, random = results["conditions"], results["random"]["first token"]["readings"]["segment"]
+    found, random = results["conditions"], results["drawn"]["random, first token"]["readings"]["segment"]
     gaze, alone = found["gaze, first token"], found["unsteered"]["readings"]["segment"]
     strict = gaze["readings"]["segment"]
     ahead = strict["beyond_unsteered"]
@@ -91,7 +93,7 @@ def _late(official: Found, soft: str) -> str:
     return (
         f"With the released script's steps, which leave the first token alone and come a token late, {share(strict)} "
         "of segments "
-        f"are right as they are cut (ρ = {rho(strict['rho'])}), and {share(other)} if {READINGS[soft]} counts "
+        f"are right as they are cut (ρ = {rho(strict['rho'])}), and {share(other)} if {READINGS[soft]} is read instead "
         f"(ρ = {rho(other['rho'])})."
     )
 
@@ -129,8 +131,8 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
     order = [*gaze, "all, first token", "unsteered"]
     measures = [measure(title_of(name), _role(name), strict[name]) for name in order]
     measures[-2:-2] = [
-        measure(title_of(f"random, {steps}"), "random", _as_found(one["readings"]["segment"]))
-        for steps, one in results["random"].items()
+        measure(title_of(name), "random", _as_found(one["readings"]["segment"]))
+        for name, one in results["drawn"].items()
     ]
     segments = [str(row["segment"]) for row in strict["unsteered"]["per_segment"]]
     lines = [
@@ -171,8 +173,8 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
 
 
 def _role(name: str) -> Role:
-    heads: Role = name.partition(", ")[0]  # type: ignore[assignment]
-    return heads
+    roles: dict[str, Role] = {"gaze": "gaze", "all": "all", "unsteered": "unsteered"}
+    return roles.get(name.partition(", ")[0], "random")
 
 
 def _as_found(among: Found) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def _as_found(among: Found) -> dict[str, Any]:
 
 
 def _tables(results: dict[str, Any]) -> list[Table]:
-    found, random = results["conditions"], results["random"]
+    found, drawn = results["conditions"], results["drawn"]
     readings = [*found["gaze, official"]["readings"]]
     segments = found["unsteered"]["readings"]["segment"]["per_segment"]
     panels = found["unsteered"]["readings"]["segment"]["per_panel"]
@@ -193,7 +195,7 @@ def _tables(results: dict[str, Any]) -> list[Table]:
             ("condition", *(f"{reading}{mark}" for reading in readings for mark in ("", ", ρ"))),
             [
                 *([title_of(name), *_cells(one, readings)] for name, one in found.items()),
-                *([title_of(f"random, {steps}"), *_drawn_cells(one, readings)] for steps, one in random.items()),
+                *([title_of(name), *_drawn_cells(one, readings)] for name, one in drawn.items()),
             ],
             "; ".join(f"{reading}: {READINGS[reading]}" for reading in readings)
             + ". ρ: Spearman correlation with the schedule, mean over strips in which at least three segments describe "
@@ -220,11 +222,11 @@ def _tables(results: dict[str, Any]) -> list[Table]:
                 ),
                 *(
                     [
-                        title_of(f"random, {steps}"),
+                        title_of(name),
                         one["outcomes"]["segment"]["answers"],
                         *(one["outcomes"]["segment"][o] for o in outcomes),
                     ]
-                    for steps, one in random.items()
+                    for name, one in drawn.items()
                 ),
             ],
         ),
@@ -243,7 +245,7 @@ def _tables(results: dict[str, Any]) -> list[Table]:
             ("condition", "made with"),
             [
                 *([title_of(name), source(one)] for name, one in found.items()),
-                *([title_of(f"random, {steps}"), source(one)] for steps, one in random.items()),
+                *([title_of(name), source(one)] for name, one in drawn.items()),
             ],
         ),
     ]

@@ -6,7 +6,7 @@ one layer at a time. The paper's wording of the question is not printed; ours is
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from experiments.labels import LETTERS
 from experiments.probes import other_orders
 from experiments.records import Records
 from experiments.runner import script
+from experiments.sources import PURPOSES
 from experiments.testbed.wordings import LETTER, NOTEBOOK_NARRATION, REVERSE_NARRATION, REVERSE_PREFIX
 from experiments.testbed.wordings import LETTERS as WORDINGS
 from gaze.book import Chapter
@@ -37,29 +38,31 @@ KINDS = ("normal", "reverse", "other")
 
 def collect(lab: Lab) -> None:
     place = lab.place(NAME)
-    known = letters(lab, COUNTS[0])["direction"]
+    six = letters(lab, COUNTS[0])
+    known, places = six["direction"], six["places"]
     for panels in COUNTS[1:]:
         letters(lab, panels, known)
     collect_orders(lab, COUNTS[0], ORDERS, place / "orders")
     for number, template in enumerate(WORDINGS.paraphrases):
-        lab.saved(place / "wordings" / f"{number}.npz", partial(reworded, lab, known, template))
-    backwards.collect(lab, NAME, known)
+        lab.saved(place / "wordings" / f"{number}.npz", partial(reworded, lab, known, places, template))
+    backwards.collect(lab, NAME, known, places[:, 0])
 
 
 def sum_up(lab: Lab) -> dict[str, Any]:
-    """Everything by layer; the layer that single numbers are given for is chosen on selection strips."""
-    layer = chosen(lab)
+    """Everything by layer; the layers that single numbers are given for are chosen on selection strips."""
+    layers = {name: chosen(lab, name) for name in ("reverse", "places")}
     return {
         **lab.provenance(LETTER),
         "prefix": REVERSE_PREFIX,
         "labels": LETTERS,
-        "strips": {purpose: len(lab.pictures(purpose)) for purpose in ("discovery", "selection", "evaluation")},
+        "strips": {purpose: len(lab.pictures(purpose)) for purpose in PURPOSES},
         "shared": lab.sources["discovery"].shared,
         "layers": lab.shape[0],
-        "chosen": layer,
-        "panels": {str(panels): by_layer(lab, panels, layer) for panels in COUNTS},
-        "orders": orders(lab, layer),
-        "wordings": wordings(lab, layer),
+        "gaze_layers": sorted({layer for layer, _ in lab.heads().heads}),
+        "chosen": layers,
+        "panels": {str(panels): by_layer(lab, panels, layers) for panels in COUNTS},
+        "orders": orders(lab, layers),
+        "wordings": wordings(lab, layers),
         "narration": narration(lab),
         "skipped_lines": lab.skipped,
         "failed_verdicts": len(lab.failed),
@@ -67,8 +70,8 @@ def sum_up(lab: Lab) -> dict[str, Any]:
 
 
 def chapter(lab: Lab, results: dict[str, Any]) -> Chapter:
-    points = letters(lab, COUNTS[0])["points"]
-    return layer_report.chapter(NUMBER, NAME, TITLE, results, points)
+    six = letters(lab, COUNTS[0])
+    return layer_report.chapter(NUMBER, NAME, TITLE, results, six["points"], six["first points"])
 
 
 def letters(lab: Lab, panels: int, known: np.ndarray | None = None) -> Arrays:
@@ -76,87 +79,88 @@ def letters(lab: Lab, panels: int, known: np.ndarray | None = None) -> Arrays:
     return lab.saved(lab.place(NAME) / f"letters-{panels}.npz", lambda: Letters(lab, panels).collect(known))
 
 
-def reworded(lab: Lab, known: np.ndarray, template: str) -> Arrays:
-    return Letters(lab, COUNTS[0]).reworded(known, template)
+def reworded(lab: Lab, known: np.ndarray, places: np.ndarray, template: str) -> Arrays:
+    return Letters(lab, COUNTS[0]).reworded(known, places, template)
 
 
-def chosen(lab: Lab) -> int:
+def chosen(lab: Lab, name: str) -> int:
     """The layer that flips most answers about the selection strips; the middle of the paper's band if none can flip."""
-    found = effects(letters(lab, COUNTS[0]), ["selection"], lab.settings.seed, purpose="selection")
+    found = effects(letters(lab, COUNTS[0]), [f"selection {name}"], lab.settings.seed, purpose="selection")
     if not found:
         band = paper_band(lab.shape[0])
         return band[len(band) // 2]
     return int(max(found, key=lambda row: (row["flip"], row["difference"]))["layer"])
 
 
-def by_layer(lab: Lab, panels: int, layer: int) -> dict[str, Any]:
+def by_layer(lab: Lab, panels: int, layers: Mapping[str, int]) -> dict[str, Any]:
     """What the directions do to strips of one number of panels."""
     arrays, seed = letters(lab, panels), lab.settings.seed
-    draws = [f"random {number}" for number in range(lab.settings.draws)]
-    pairs, order = evaluated(arrays), Letters(lab, panels).other
+    draws = {name: [f"{name} {number}" for number in range(lab.settings.draws)] for name in ("random", "random places")}
+    single = [name for name in ("reverse", "places", "known", "other") if f"pushed {name}: token" in arrays]
     return {
         "asked": {kind: share(right, seed) for kind, right in zip(KINDS, correct(arrays, "evaluation"), strict=True)},
-        "other_order": [panel + 1 for panel in order],
+        "other_order": [panel + 1 for panel in Letters(lab, panels).other],
         "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
-        "pairs": int(pairs.sum()),
+        "pairs": int(evaluated(arrays).sum()),
         "possible": int(np.not_equal(*arrays["evaluation: expected"][:2]).sum()),
-        "reverse": effects(arrays, ["reverse"], seed),
-        "places": effects(arrays, ["places"], seed),
-        "known": effects(arrays, ["known"], seed) if "pushed known: token" in arrays else [],
-        "other": effects(arrays, ["other"], seed),
-        "random": effects(arrays, draws, seed),
-        "random_draws": [[row["flip"] for row in effects(arrays, [draw], seed)] for draw in draws],
-        "back": effects(arrays, ["back"], seed, (1, 0)),
-        "back_places": effects(arrays, ["back places"], seed, (1, 0)),
-        "per_panel": per_panel(arrays, layer, seed),
+        **{name: effects(arrays, [name], seed) for name in single},
+        **{name: effects(arrays, some, seed) for name, some in draws.items()},
+        **{f"{name} draws": [flips(arrays, draw, seed) for draw in some] for name, some in draws.items()},
+        **{f"back {name}": effects(arrays, [f"back {name}"], seed, (1, 0)) for name in ("reverse", "places")},
+        "per_panel": {name: per_panel(arrays, name, layer, seed) for name, layer in layers.items()},
         "difference_alone": alone(arrays),
         "silhouette": arrays["silhouette"].tolist(),
+        "place_silhouette": arrays["place silhouettes"].mean(axis=0).tolist(),
     }
 
 
-def per_panel(arrays: Arrays, layer: int, seed: int) -> list[dict[str, Any]]:
+def flips(arrays: Arrays, name: str, seed: int) -> list[float]:
+    """The share of flips behind each layer."""
+    return [row["flip"] for row in effects(arrays, [name], seed)]
+
+
+def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[dict[str, Any]]:
     """Flips behind one layer by the place that is asked for; places without pairs are left out."""
     pairs = evaluated(arrays)
-    flip = arrays["pushed reverse: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
+    flip = arrays[f"pushed {name}: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
     rows = []
     for place in np.nonzero(pairs.any(axis=0))[0]:
         strip = np.nonzero(pairs[:, place])[0]
         found = average(flip[strip, place], strip, seed)
-        rows.append(
-            {"panel": int(place) + 1, "flip": found.value, "interval": [found.low, found.high], "answers": len(strip)}
-        )
+        ends = bounds(found.low, found.high)
+        rows.append({"place": int(place) + 1, "flip": found.value, "interval": ends, "answers": len(strip)})
     return rows
 
 
-def orders(lab: Lab, layer: int) -> list[dict[str, Any]]:
+def orders(lab: Lab, layers: Mapping[str, int]) -> list[dict[str, Any]]:
     """For each other order how often the model can follow it, and how often its direction makes a plain answer do so."""
-    rows = []
-    for order in other_orders(COUNTS[0], ORDERS, lab.settings.seed):
+    rows, seed = [], lab.settings.seed
+    for order in other_orders(COUNTS[0], ORDERS, seed):
         arrays = kept(order_file(lab.place(NAME) / "orders", order))
         rows.append(
             {
                 "order": [panel + 1 for panel in order],
-                "asked": share(correct(arrays, "evaluation")[1], lab.settings.seed),
+                "asked": share(correct(arrays, "evaluation")[1], seed),
                 "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
-                **at(effects(arrays, ["order"], lab.settings.seed), layer),
-                "by_place": at(effects(arrays, ["places"], lab.settings.seed), layer).get("flip"),
+                **at(effects(arrays, ["order"], seed), layers["reverse"]),
+                "places": at(effects(arrays, ["places"], seed), layers["places"]).get("flip"),
             }
         )
     return rows
 
 
-def wordings(lab: Lab, layer: int) -> list[dict[str, Any]]:
-    """Other questions for the letter, pushed by the direction of the one question."""
-    rows = []
+def wordings(lab: Lab, layers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Other questions for the letter, pushed by the directions of the one question."""
+    rows, seed = [], lab.settings.seed
     for number, template in enumerate(WORDINGS.paraphrases):
         arrays = kept(lab.place(NAME) / "wordings" / f"{number}.npz")
         normal, reverse = correct(arrays, "evaluation")
         rows.append(
             {
                 "question": template,
-                "normal": share(normal, lab.settings.seed),
-                "reverse": share(reverse, lab.settings.seed),
-                **at(effects(arrays, ["reverse"], lab.settings.seed), layer),
+                "asked": {"normal": share(normal, seed), "reverse": share(reverse, seed)},
+                **at(effects(arrays, ["reverse"], seed), layers["reverse"]),
+                "places": at(effects(arrays, ["places"], seed), layers["places"]).get("flip"),
             }
         )
     return rows
@@ -170,7 +174,7 @@ def narration(lab: Lab) -> dict[str, Any]:
         "questions": [NOTEBOOK_NARRATION, REVERSE_NARRATION],
         "judge": lab.judge.name,
         "strips": len(told),
-        "bands": {name: list(backwards.best_band(lab, NAME, name)) for name in ("letters", "narration")}
+        "bands": {name: list(backwards.best_band(lab, NAME, name)) for name in backwards.DIRECTIONS}
         | {"paper": list(paper_band(lab.shape[0]))},
         "conditions": backwards.summaries(lab, told, rows),
     }

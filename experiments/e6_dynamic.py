@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import following
+from experiments import following, study
 from experiments.conditions import Aim, Condition
 from experiments.dynamic_report import report
 from experiments.following import Followed, verbatim
@@ -30,7 +30,9 @@ from gaze.steer import schedule
 NUMBER, NAME, TITLE = 6, "e6_dynamic", "Moving the gaze while the model narrates"
 
 IN_TIME, OFFICIAL = "first token", "official"
-"""The step conventions under which controls are drawn."""
+"""The step conventions that this run and the paper go by."""
+DRAWN = (("random", IN_TIME), ("random", OFFICIAL), ("paper", IN_TIME))
+"""Which controls of `study.controls` are drawn under which of them, many of each."""
 NO_PANEL = -1
 SWITCH = 2
 """Words said before the target of a single answer moves."""
@@ -44,17 +46,20 @@ def collect(lab: Lab) -> None:
 
 
 def conditions(lab: Lab) -> Iterator[Condition]:
-    """Every head set under every step convention; drawn controls under the two that the paper and this run go by."""
+    """The model left alone, and gaze heads, all heads and controls under the step conventions."""
     heads = lab.heads()
     yield _condition(lab, "unsteered", None, IN_TIME)
     for convention in CONVENTIONS:
         yield _condition(lab, f"gaze, {convention}", heads, convention)
         yield _condition(lab, f"all, {convention}", all_heads(*lab.shape), convention)
     yield _condition(lab, f"gaze, {OFFICIAL}, the script's schedules", heads, OFFICIAL, "paper")
+    controls = study.controls(lab, heads)
     for convention in (IN_TIME, OFFICIAL):
-        for draw, drawn in enumerate(lab.controls(heads)):
+        yield _condition(lab, f"code, {convention}", controls["code"][0], convention)
+    for kind, convention in DRAWN:
+        for draw, drawn in enumerate(controls[kind]):
             steered = [list(head) for head in drawn.heads]
-            yield _condition(lab, f"random {draw}, {convention}", drawn, convention, draw=draw, steered=steered)
+            yield _condition(lab, f"{kind} {draw}, {convention}", drawn, convention, draw=draw, steered=steered)
 
 
 def moves(lab: Lab) -> Iterator[Condition]:
@@ -75,16 +80,14 @@ def sum_up(lab: Lab) -> dict[str, Any]:
     rows, seed = lab.answers(NAME), lab.settings.seed
     schedules = {orders: _schedules(lab, orders) for orders in ("own", "paper")}
     orders = [schedules[row["orders"]][row["strip"]] for row in rows]
-    narrations = following.read(lab, NAME, rows, orders, [row["kind"] != "random" for row in rows])
+    narrations = following.read(lab, NAME, rows, orders, ["draw" not in row for row in rows])
     by_name: dict[str, list[Followed]] = {}
     for row, one in zip(rows, narrations, strict=True):
         by_name.setdefault(row["condition"], []).append(one)
     made_with = {row["condition"]: provenance({**row, "judge": lab.judge.name}) for row in rows}
-    alone = by_name["unsteered"]
+    alone, drawn = by_name["unsteered"], {row["condition"] for row in rows if "draw" in row}
     found = {
-        name: {**made_with[name], **following.summed(some, seed)}
-        for name, some in by_name.items()
-        if not name.startswith("random")
+        name: {**made_with[name], **following.summed(some, seed)} for name, some in by_name.items() if name not in drawn
     }
     for convention in CONVENTIONS:
         for reading, one in found[f"gaze, {convention}"]["readings"].items():
@@ -94,7 +97,7 @@ def sum_up(lab: Lab) -> dict[str, Any]:
         "segment": lab.settings.segment,
         "verbatim": verbatim(lab),
         "conditions": found,
-        "random": {convention: _drawn(lab, by_name, convention, made_with) for convention in (IN_TIME, OFFICIAL)},
+        "drawn": {", ".join(which): _drawn(lab, by_name, which, made_with) for which in DRAWN},
         "moved": _moved(lab) if verbatim(lab) else None,
         "skipped_lines": lab.skipped,
         "failed_verdicts": len(lab.failed),
@@ -130,10 +133,11 @@ def _schedules(lab: Lab, orders: str) -> dict[str, Order]:
 
 
 def _drawn(
-    lab: Lab, by_name: dict[str, list[Followed]], convention: str, made_with: dict[str, dict[str, Any]]
+    lab: Lab, by_name: dict[str, list[Followed]], which: tuple[str, str], made_with: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """The drawn controls of one convention, beside the gaze heads."""
-    names = [f"random {draw}, {convention}" for draw in range(lab.settings.draws)]
+    """The drawn controls of one kind and convention, beside the gaze heads."""
+    kind, convention = which
+    names = [f"{kind} {draw}, {convention}" for draw in range(lab.settings.draws)]
     gaze, draws = by_name[f"gaze, {convention}"], [by_name[name] for name in names]
     together = [one for some in draws for one in some]
     return {

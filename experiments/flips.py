@@ -85,38 +85,48 @@ class Letters:
     def probes(self, purpose: Purpose, count: int | None = None) -> Probes:
         return probes(self.lab.pictures(purpose)[:count], self.panels, self.seed)
 
+    @property
+    def count(self) -> int | None:
+        """Strips to ask about: all, but fewer where the panels are fewer."""
+        return None if self.panels == PANELS else SOME
+
     def collect(self, known: Direction | None) -> Arrays:
         """All that is measured layer by layer; `known` is a direction from elsewhere to be tried too."""
-        normal, reverse, other = (read(self.prober, self.probes("discovery"), order) for order in self.orders)
-        found = direction(reverse, normal)
+        asked = self.probes("discovery", self.count)
+        normal, reverse, other = (read(self.prober, asked, order) for order in self.orders)
+        found, places = direction(reverse, normal), by_place(reverse, normal)
         single = {"reverse": found, "other": direction(other, normal)} | ({} if known is None else {"known": known})
-        single |= {f"random {n}": d for n, d in enumerate(random_like(found, self.lab.settings.draws, self.seed))}
-        places = by_place(reverse, normal)
+        single |= {f"random {n}": d for n, d in enumerate(self._random(found))}
+        vectors = {name: self._everywhere(vector) for name, vector in single.items()} | {"places": places}
+        vectors |= {f"random places {n}": d for n, d in enumerate(self._random(places))}
         arrays = {"direction": found, "places": places, "letters": self.prober.tokens}
         arrays |= _said("discovery", (normal, reverse, other))
-        del normal, reverse, other
-        return arrays | self._flips(single, places) | self._selection(found)
+        del normal, reverse, other  # large
+        return arrays | self._flips(vectors) | self._selection(found, places)
 
-    def _flips(self, single: Mapping[str, Direction], places: np.ndarray) -> Arrays:
-        asked = self.probes("evaluation")
+    def _flips(self, vectors: Mapping[str, np.ndarray]) -> Arrays:
+        asked = self.probes("evaluation", self.count)
         reads = [read(self.prober, asked, order) for order in self.orders]
-        normal, reverse = (r.stream.reshape(-1, *r.stream.shape[2:]) for r in reads[:2])
-        points, silhouette = separation(normal, reverse)
-        vectors = {name: np.repeat(vector[:, None], self.panels, axis=1) for name, vector in single.items()}
-        there = self._push(asked, self.orders[0], vectors | {"places": places})
-        back = {"back": vectors["reverse"], "back places": places}
+        back = {f"back {name}": vectors[name] for name in ("reverse", "places")}
         return (
             _said("evaluation", reads)
-            | there
+            | _apart(*reads[:2])
+            | self._push(asked, self.orders[0], vectors)
             | self._push(asked, self.orders[1], back, alpha=-1.0)
-            | {"points": points.astype(np.float32), "silhouette": silhouette}
         )
 
-    def _selection(self, found: Direction) -> Arrays:
+    def _selection(self, found: Direction, places: np.ndarray) -> Arrays:
         asked = self.probes("selection")
         reads = [read(self.prober, asked, order) for order in self.orders[:2]]
-        vectors = {"selection": np.repeat(found[:, None], self.panels, axis=1)}
+        vectors = {"selection reverse": self._everywhere(found), "selection places": places}
         return _said("selection", reads) | self._push(asked, self.orders[0], vectors)
+
+    def _everywhere(self, vector: Direction) -> Float32[np.ndarray, "layer place embed"]:
+        """One direction for all places."""
+        return np.repeat(vector[:, None], self.panels, axis=1)
+
+    def _random(self, like: np.ndarray) -> np.ndarray:
+        return random_like(like, self.lab.settings.draws, self.seed)
 
     def _push(
         self, asked: Probes, order: Order, vectors: Mapping[str, np.ndarray], alpha: float = 1.0, template: str = LETTER
@@ -128,27 +138,26 @@ class Letters:
         tokens = {f"pushed {name}: token": one.token for name, one in zip(vectors, found, strict=True)}
         return tokens | {f"pushed {name}: scores": one.scores for name, one in zip(vectors, found, strict=True)}
 
-    def reordered(self, normal: Read, order: Order) -> Arrays:
-        """The same for another order: its own direction, from fewer strips."""
+    def reordered(self, normal: Read, plain: Read, order: Order) -> Arrays:
+        """The same for another order: its own direction, from fewer strips.
+
+        `normal` and `plain` are the answers in the usual order about the discovery and the evaluation strips.
+        """
         here = read(self.prober, self.probes("discovery", SOME), order)
         asked = self.probes("evaluation", SOME)
-        vectors = {
-            "order": np.repeat(direction(here, normal)[:, None], self.panels, axis=1),
-            "places": by_place(here, normal),
-        }
-        reads = [read(self.prober, asked, one) for one in (self.orders[0], order)]
+        vectors = {"order": self._everywhere(direction(here, normal)), "places": by_place(here, normal)}
         return (
             {"letters": self.prober.tokens, "order": np.array(order)}
             | _said("discovery", (normal, here))
-            | _said("evaluation", reads)
+            | _said("evaluation", (plain, read(self.prober, asked, order)))
             | self._push(asked, self.orders[0], vectors)
         )
 
-    def reworded(self, found: Direction, template: str) -> Arrays:
-        """What a direction does to a question in other words than those it comes from."""
+    def reworded(self, found: Direction, places: np.ndarray, template: str) -> Arrays:
+        """What directions do to a question in other words than those they come from."""
         asked = self.probes("evaluation", SOME)
         reads = [read(self.prober, asked, one, template) for one in self.orders[:2]]
-        vectors = {"reverse": np.repeat(found[:, None], self.panels, axis=1)}
+        vectors = {"reverse": self._everywhere(found), "places": places}
         pushed = self._push(asked, self.orders[0], vectors, template=template)
         return {"letters": self.prober.tokens} | _said("evaluation", reads) | pushed
 
@@ -159,9 +168,11 @@ def collect_orders(lab: Lab, panels: int, count: int, folder: Path) -> None:
     orders = other_orders(panels, count, lab.settings.seed)
     missing = [order for order in orders if not order_file(folder, order).exists()]
     if missing:
-        normal = read(some.prober, some.probes("discovery", SOME), some.orders[0])
+        usual = [
+            read(some.prober, some.probes(purpose, SOME), some.orders[0]) for purpose in ("discovery", "evaluation")
+        ]
         for order in missing:
-            lab.saved(order_file(folder, order), partial(some.reordered, normal, order))
+            lab.saved(order_file(folder, order), partial(some.reordered, *usual, order))
 
 
 def order_file(folder: Path, order: Order) -> Path:
@@ -234,6 +245,18 @@ def _said(purpose: str, reads: Sequence[Read]) -> Arrays:
     return {
         f"{purpose}: {name}": np.stack([getattr(one, name) for one in reads])
         for name in ("token", "scores", "expected")
+    }
+
+
+def _apart(normal: Read, reverse: Read) -> Arrays:
+    """How far plain and reversed prompts lie apart: all places together, and each question by itself."""
+    points, silhouette = separation(*(one.stream.reshape(-1, *one.stream.shape[2:]) for one in (normal, reverse)))
+    single = [separation(normal.stream[:, place], reverse.stream[:, place]) for place in range(normal.stream.shape[1])]
+    return {
+        "points": points.astype(np.float32),
+        "silhouette": silhouette,
+        "first points": single[0][0].astype(np.float32),
+        "place silhouettes": np.stack([one for _, one in single]),
     }
 
 

@@ -19,7 +19,7 @@ from gaze.statistics import Estimate, accuracy, against_controls, average, corre
 READINGS = {
     "segment": "the text of the segment's own tokens, wherever they cut (the paper's)",
     "sentence": "the whole sentence whose middle is in the segment",
-    "words": "that sentence's nearest caption, word by word",
+    "words": "the caption nearest to that sentence, word by word",
 }
 VERBATIM = ("exact", "first")
 """Judges for models that repeat captions word for word, for which words can be compared too."""

@@ -9,6 +9,7 @@ RUN/verdicts/            what each judge made of which text
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -298,7 +299,9 @@ class Lab:
         # Another judge may go over the same answers.
         mine = json.loads(json.dumps({**dataclasses.asdict(self.settings), "judge": None}))
         if not path.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if self.folder.exists() and (
+                not self.folder.is_dir() or set(self.folder.iterdir()) - {*_leftovers(self.folder)}
+            ):
                 raise InputError(f"{self.folder} exists already and is no run: give another --out")
             write_json(path, mine)
             return
@@ -312,6 +315,11 @@ class Lab:
             raise InputError(
                 f"{self.folder} holds a run with {name} {theirs.get(name)} instead of {mine[name]}: give another --out"
             )
+        for left in _leftovers(self.folder):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -319,6 +327,11 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], 
     """A progress bar on a terminal; called with how much more is done."""
     with tqdm(total=total, initial=done, desc=title, unit="part", disable=None, leave=False) as bar:
         yield bar.update
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    """What a kill has left half-written."""
+    return [*folder.rglob("*.partial-*"), *folder.rglob(".*.partial")]
 
 
 def _key(picture: Picture, text: str) -> str:

@@ -15,28 +15,34 @@ from gaze.plots import Line, Role
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 Cells = tuple[str | int | float, ...]
+Points = Float[np.ndarray, "layer _ 2"]
 
 LABELS: dict[str, tuple[str, Role]] = {
-    "reverse": ("direction of reverse", "gaze"),
-    "places": ("one direction per place", "localization"),
-    "other": ("direction of another order", "unsteered"),
-    "random": ("random directions", "random"),
+    "reverse": ("one direction", "gaze"),
+    "places": ("a direction per place", "localization"),
+    "other": ("another order's direction", "unsteered"),
+    "random": ("random, as one direction", "random"),
+    "random places": ("random, as those per place", "all"),
 }
 COUNTS: dict[str, Role] = {"6": "gaze", "4": "localization", "3": "image"}
-ADDED = ("reverse", "known", "places", "other", "random", "back", "back_places")
+ADDED = ("reverse", "known", "other", "random", "places", "random places", "back reverse", "back places")
 
 
-def plots(results: Row, points: Float[np.ndarray, "layer item 2"]) -> list[Plot]:
+def plots(results: Row, points: Points, first: Points) -> list[Plot]:
     """Every figure that there are numbers for."""
     six = results["panels"]["6"]
     by_direction = [(*label, six[name]) for name, label in LABELS.items()]
-    by_count = [(f"{panels} panels", role, results["panels"][panels]["reverse"]) for panels, role in COUNTS.items()]
+    by_count = [(f"{panels} panels", role, results["panels"][panels]["places"]) for panels, role in COUNTS.items()]
     shown = []
     if six["reverse"]:
-        words = "Each direction added behind one layer at a time to plain questions about six panels; 95 % intervals over strips."
+        words = "Directions added behind one layer at a time to plain questions about six panels; 95 % intervals over strips."
         shown.append(Plot("effect", layer_effect(by_direction), words, "layer steering by layer"))
-        shown.append(Plot("panels", layer_effect(by_count), "The same by the number of panels.", "3, 4 and 6 panels"))
-    shown.append(separation(six, points))
+        words = "The directions per place, by the number of panels."
+        shown.append(Plot("panels", layer_effect(by_count), words, "3, 4 and 6 panels"))
+    both = "plain and reversed prompts behind each layer, in two principal components"
+    shown.append(separation("separation", six["silhouette"], points, f"All questions: {both}."))
+    words = f"The question about the first place alone: {both}; the silhouette is the mean over places."
+    shown.append(separation("separation_first", six["place_silhouette"], first, words))
     if any("flip" in row for row in results["orders"]):
         shown.append(orders(results))
     return [*shown, narration(results["narration"])]
@@ -56,21 +62,22 @@ def line(name: str, role: Role, rows: Rows, what: str, ends: str) -> Line:
     return Line(name, role, [row["layer"] for row in rows], [row[what] for row in rows], low, high)
 
 
-def separation(six: Row, points: Float[np.ndarray, "layer item 2"]) -> Plot:
-    silhouette, items = np.array(six["silhouette"]), points.shape[1]
+def separation(name: str, silhouettes: Sequence[float], points: Points, words: str) -> Plot:
+    silhouette, items = np.array(silhouettes), points.shape[1]
     few = sorted({0, len(points) // 2, int(silhouette.argmax()), len(points) - 1})
     shown = {layer: points[layer].astype(np.float64) for layer in few}
     figure = plots_layers.separation(silhouette, shown, np.arange(items) >= items // 2)
-    words = "How far plain and reversed prompts lie apart behind each layer, in two principal components."
-    return Plot("separation", figure, words, "PCA of normal and reverse prompts")
+    return Plot(name, figure, words, "PCA of normal and reverse prompts")
 
 
 def orders(results: Row) -> Plot:
-    six, layer = results["panels"]["6"], results["chosen"]
+    six, layer = results["panels"]["6"], results["chosen"]["reverse"]
     measured = np.array([row["flip"] for row in results["orders"] if "flip" in row])
     marked = {"reverse": six["reverse"][layer]["flip"]} if six["reverse"] else {}
     figure = plots_layers.spread(measured, marked, "answers that flip to the order", "other orders")
-    return Plot("orders", figure, f"Flips by the directions of other orders, behind layer {layer}.", "719 other orders")
+    return Plot(
+        "orders", figure, f"Flips by one direction for each other order, behind layer {layer}.", "719 other orders"
+    )
 
 
 def narration(found: Row) -> Plot:
@@ -89,8 +96,13 @@ def narration(found: Row) -> Plot:
 def tables(results: Row) -> list[Table]:
     """All numbers."""
     panels = results["panels"]
-    effects = [effect(count, name, row) for count, few in panels.items() for name in ADDED for row in few[name]]
-    places = [place(count, row) for count, few in panels.items() for row in few["per_panel"]]
+    effects = [effect(count, name, row) for count, few in panels.items() for name in ADDED for row in few.get(name, [])]
+    places = [
+        place(count, name, row)
+        for count, few in panels.items()
+        for name, rows in few["per_panel"].items()
+        for row in rows
+    ]
     return [
         Table(
             "Every direction behind every layer",
@@ -102,18 +114,18 @@ def tables(results: Row) -> list[Table]:
         ),
         Table(
             "By the place asked about",
-            ("panels", "place", "flip", "95 % interval", "answers"),
+            ("panels", "added", "place", "flip", "95 % interval", "answers"),
             places,
-            f"The direction of as many panels, behind layer {results['chosen']}.",
+            f"Behind layers {results['chosen']['reverse']} (reverse) and {results['chosen']['places']} (places).",
         ),
         Table(
             "Other orders",
-            ("order", "right alone", "answers", "flip", "95 % interval", "stay", "neither", "one direction per place"),
+            ("order", "right alone", "answers", "flip", "95 % interval", "stay", "neither", "flip, per place"),
             [other_order(row) for row in results["orders"]],
         ),
         Table(
             "Other wordings",
-            ("question", "right, plain", "right, reversed", "answers", "flip", "95 % interval"),
+            ("question", "right, plain", "right, reversed", "answers", "flip", "95 % interval", "flip, per place"),
             [wording(row) for row in results["wordings"]],
         ),
         Table(
@@ -133,21 +145,21 @@ def effect(panels: str, name: str, row: Row) -> Cells:
     ends = row["difference_interval"]
     moved = f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "–"
     shares = (percent(row["flip"]), bounds(row["interval"]), percent(row["stay"]), percent(row["neither"]))
-    return (panels, name.replace("_", " "), row["layer"], *shares, f"{row['difference']:+.2f}", moved, row["answers"])
+    return (panels, name, row["layer"], *shares, f"{row['difference']:+.2f}", moved, row["answers"])
 
 
-def place(panels: str, row: Row) -> Cells:
-    return (panels, row["panel"], percent(row["flip"]), bounds(row["interval"]), row["answers"])
+def place(panels: str, name: str, row: Row) -> Cells:
+    return (panels, name, row["place"], percent(row["flip"]), bounds(row["interval"]), row["answers"])
 
 
 def other_order(row: Row) -> Cells:
     shares = (maybe(row, "flip"), bounds(row.get("interval")), maybe(row, "stay"), maybe(row, "neither"))
-    return (listed(row["order"]), share(row["asked"]), row.get("answers", 0), *shares, maybe(row, "by_place"))
+    return (listed(row["order"]), share(row["asked"]), row.get("answers", 0), *shares, maybe(row, "places"))
 
 
 def wording(row: Row) -> Cells:
-    alone = (share(row["normal"]), share(row["reverse"]), row.get("answers", 0))
-    return (row["question"], *alone, maybe(row, "flip"), bounds(row.get("interval")))
+    alone = (share(row["asked"]["normal"]), share(row["asked"]["reverse"]), row.get("answers", 0))
+    return (row["question"], *alone, maybe(row, "flip"), bounds(row.get("interval")), maybe(row, "places"))
 
 
 def told(name: str, row: Row) -> Cells:

@@ -183,8 +183,10 @@ def difference(plus: Float[np.ndarray, "pair layer embed"], minus: Float[np.ndar
     return (plus - minus).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def random_like(direction: Direction, draws: int, seed: int) -> Float32[np.ndarray, "draw layer embed"]:
-    """Random directions, uniform on the sphere, in every layer as long as the given one."""
+def random_like(
+    direction: Float[np.ndarray, "*where embed"], draws: int, seed: int
+) -> Float32[np.ndarray, "draw *where embed"]:
+    """Random directions, uniform on the sphere, everywhere as long as the given ones."""
     drawn = np.random.default_rng(seed).normal(size=(draws, *direction.shape))
     length = np.linalg.norm(direction, axis=-1, keepdims=True)
     return (drawn / np.linalg.norm(drawn, axis=-1, keepdims=True) * length).astype(np.float32)

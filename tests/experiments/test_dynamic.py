@@ -10,6 +10,7 @@ from experiments.lab import Lab
 from experiments.settings import Settings
 from experiments.testbed.strips import CHECKPOINT
 from gaze import dynamics
+from gaze.heads import HeadSet
 
 PANELS, SEGMENT, DRAWS, STRIPS = 6, 7, 1, 3
 SETTINGS = Settings(segment=SEGMENT, static=16, narration=76, discovery=2, evaluation=STRIPS, draws=DRAWS)
@@ -19,6 +20,8 @@ SETTINGS = Settings(segment=SEGMENT, static=16, narration=76, discovery=2, evalu
 def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("run"), SETTINGS)
     (lab.folder / "heads.json").write_bytes((CHECKPOINT / "heads.json").read_bytes())
+    scores = np.linspace(1, 0, 48)
+    HeadSet((*np.ndindex(6, 8),), (*scores.tolist(),), "made up").save(lab.folder / "ranking.json")
     e6_dynamic.collect(lab)
     return lab
 
@@ -44,6 +47,7 @@ def test_conditions_differ_in_heads_steps_and_rows(lab):
     ]
     drawn = [one for one in conditions.values() if one.tags["kind"] == "random"]
     assert len(drawn) == 2 * DRAWS
+    assert len([one for one in conditions.values() if one.tags["kind"] == "paper"]) == DRAWS
     assert len({len(one.aims[0][0].steps) for one in conditions.values()}) == 1  # one compilation for all
 
 
@@ -56,7 +60,8 @@ def test_text_follows_the_gaze_heads_and_nothing_else(results):
     assert gaze["readings"]["segment"]["beyond_unsteered"]["low"] > 0.3
     for name in ("unsteered", "all, first token"):
         assert results["conditions"][name]["readings"]["segment"]["accuracy"] < 0.3
-    assert results["random"]["first token"]["readings"]["segment"]["highest"] < 0.3
+    for drawn in results["drawn"].values():
+        assert drawn["readings"]["segment"]["highest"] < 0.3
     assert results["conditions"]["all, first token"]["readings"]["segment"]["outcomes"]["junk"] > 0
 
 

@@ -18,6 +18,7 @@ from experiments.settings import presets
 from experiments.testbed.strips import CHECKPOINT, draw_strips
 from experiments.testbed.wordings import LETTER
 from experiments.testbed.wordings import LETTERS as WORDINGS
+from gaze.heads import HeadSet
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.model import Qwen3VL
@@ -141,6 +142,7 @@ def make_arrays(panels, pushes, strips=10, others=("discovery", "selection")):
     expected = np.stack([expected, expected[:, ::-1], np.roll(expected, 1, axis=1)])
     arrays = {"letters": letters, "direction": np.ones((LAYERS, EMBED), np.float32)}
     arrays |= {"silhouette": np.linspace(0, 0.5, LAYERS), "points": rng.normal(size=(LAYERS, 2 * strips * panels, 2))}
+    arrays |= {"place silhouettes": np.eye(panels, LAYERS, 2), "first points": rng.normal(size=(LAYERS, 2 * strips, 2))}
     token = letters[expected]
     token[:, 0] = 7
     scores = 4.0 * np.eye(len(LETTERS), dtype=np.float32)[expected]
@@ -201,8 +203,10 @@ def lab(tmp_path):
     """A run whose model has spoken: everything is saved, as if `collect` had run, and there is no model to be opened."""
     lab = Lab(tmp_path / "run", replace(presets("testbed"), discovery=10, selection=6, evaluation=10, draws=3))
     write_json(lab.folder / "model.json", {"revision": "planted", "shape": [LAYERS, 4]})
-    pushes = {"reverse": 2 / 3, "other": 1 / 9, "places": 1, "back": 1 / 3, "back places": 1, "selection": 1}
-    pushes |= {f"random {draw}": draw / 9 for draw in range(3)}
+    HeadSet(((4, 1), (2, 0), (4, 3)), (0.3, 0.2, 0.1), "gaze", "testbed").save(lab.folder / "heads.json")
+    pushes = {"reverse": 2 / 3, "other": 1 / 9, "places": 1, "back reverse": 1 / 3, "back places": 1}
+    pushes |= {"selection reverse": 1, "selection places": 1 / 9}
+    pushes |= {f"random{kind} {draw}": draw / 9 for draw in range(3) for kind in ("", " places")}
     for panels in e2_layers.COUNTS:
         known = {"known": 1 / 3} if panels < 6 else {}
         lab.saved(lab.place("e2_layers") / f"letters-{panels}.npz", lambda: make_arrays(panels, pushes | known))  # noqa: B023
@@ -211,12 +215,17 @@ def lab(tmp_path):
         arrays["evaluation: token"][1, 1:6] = 0
         lab.saved(order_file(lab.place("e2_layers") / "orders", order), lambda: arrays)  # noqa: B023
     for number in range(len(WORDINGS.paraphrases)):
-        arrays = make_arrays(6, {"reverse": 1 / 3})
+        arrays = make_arrays(6, {"reverse": 1 / 3, "places": 1})
         arrays |= {name: array[:2] for name, array in arrays.items() if name.startswith("evaluation")}
         lab.saved(lab.place("e2_layers") / "wordings" / f"{number}.npz", lambda: arrays)  # noqa: B023
-    known = {"letters": None, "narration": None}
-    tell(lab, "e2_layers/bands", "selection", trials(LAYERS, known), {"letters 2-3-4": -1, "narration 5": -1})
-    told = {"reverse": -1, "letters, best band": -1, "narration, paper's band": -1, "letters, back": 1}
+    tell(
+        lab,
+        "e2_layers/bands",
+        "selection",
+        trials(LAYERS, backwards.DIRECTIONS),
+        {"letters 2-3-4": -1, "narration 5": -1},
+    )
+    told = {"reverse": -1, "letters, best band": -1, "narration, paper band": -1, "letters, back": 1}
     tell(lab, "e2_layers", "evaluation", tellings(lab, "e2_layers"), told)
     return lab
 
@@ -234,21 +243,22 @@ def tell(lab, place, purpose, conditions, backwards_told):
 def test_sums_up_what_was_saved(lab):
     found = json.loads(json.dumps(e2_layers.sum_up(lab)))
     six = found["panels"]["6"]
-    assert found["chosen"] == BEST
+    assert found["chosen"] == {"reverse": BEST, "places": BEST}
     assert found["revision"] == "planted"
     assert six["asked"]["normal"]["value"] == pytest.approx(0.9)
     assert (six["pairs"], six["possible"], six["discovery_pairs"]) == (54, 60, 54)
     assert six["reverse"][BEST]["flip"] == pytest.approx(2 / 3)
     assert six["random"][BEST]["flip"] == pytest.approx(1 / 9)
-    assert [draw[BEST] for draw in six["random_draws"]] == pytest.approx([0, 1 / 9, 2 / 9])
+    assert [draw[BEST] for draw in six["random draws"]] == pytest.approx([0, 1 / 9, 2 / 9])
     assert six["difference_alone"] == pytest.approx(-4)
-    assert [row["answers"] for row in found["panels"]["3"]["per_panel"]] == [9, 9]
+    assert [row["answers"] for row in found["panels"]["3"]["per_panel"]["places"]] == [9, 9]
+    assert six["back reverse"][BEST]["flip"] == pytest.approx(1 / 3)
     assert found["panels"]["3"]["known"][BEST]["flip"] == pytest.approx(1 / 3)
     assert [row["flip"] for row in found["orders"]] == pytest.approx([0, 1 / 2] * 6, abs=0.51)
     assert {row["answers"] for row in found["orders"]} == {24}
     assert [row["asked"]["value"] for row in found["orders"]] == pytest.approx([0.4] * 12)
     told = found["narration"]
-    assert told["bands"] == {"letters": [2, 3, 4], "narration": [5], "paper": [3, 4]}
+    assert told["bands"] == {"letters": [2, 3, 4], "first letter": [0], "narration": [5], "paper": [3, 4]}
     assert told["conditions"]["normal"]["correlation"] == pytest.approx(1)
     assert told["conditions"]["letters, best band"]["backwards"] == 1
     assert told["conditions"]["letters, back"]["forwards"] == 1
@@ -257,13 +267,13 @@ def test_sums_up_what_was_saved(lab):
 def test_the_chapter_tells_the_numbers(lab):
     chapter = e2_layers.chapter(lab, e2_layers.sum_up(lab))
     text = " ".join(chapter.findings)
-    assert "flips 66.7%" in text
-    assert "3 random directions of the same length flip 11.1% on average, 0.0% to 22.2%" in text
-    assert "of 4 panels 66.7% by their own direction and 33.3% by that of six" in text
-    assert (
-        "rank correlation of +1.00, 0.0% begin with the last panel; asked to read in reverse -1.00 and 100.0%" in text
-    )
-    assert [plot.name for plot in chapter.plots] == ["effect", "panels", "separation", "orders", "narration"]
+    assert "it flips 66.7%" in text
+    assert "the gaze heads lie in layers 2, 4." in text
+    assert "3 random draws of the same length flip 11.1% on average, 0.0% to 22.2%" in text
+    assert "of 4 panels 66.7% by one direction, 33.3% by that of six panels, 100.0% by those per place" in text
+    assert "+1.00 and 0.0% left alone, -1.00 and 100.0% when asked to read in reverse" in text
+    names = ["effect", "panels", "separation", "separation_first", "orders", "narration"]
+    assert [plot.name for plot in chapter.plots] == names
     assert not any("does not come out" in caveat for caveat in chapter.caveats)
     for table in chapter.tables:
         assert {len(row) for row in table.rows} == {len(table.columns)}
@@ -277,7 +287,7 @@ def test_a_model_that_cannot_read_in_reverse_has_nothing_to_flip(lab):
             arrays[f"{purpose}: token"][1] = 0
         np.savez(path, **arrays)
     results = e2_layers.sum_up(lab)
-    assert results["chosen"] in paper_band(LAYERS)
+    assert {*results["chosen"].values()} <= {*paper_band(LAYERS)}
     assert results["panels"]["6"]["reverse"] == []
     chapter = e2_layers.chapter(lab, results)
     assert any("nothing to flip" in caveat for caveat in chapter.caveats)
