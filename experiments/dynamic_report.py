@@ -1,14 +1,15 @@
 """How experiment 6 is told: its figures, tables and sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.dynamic_tables import STEPS, Found, rho, tables, title_of
 from experiments.following import READINGS
-from experiments.telling import line, measure, percent, share, source
-from gaze.book import Chapter, Compared, Plot, Table
-from gaze.plots import Role, columns, conditions
+from experiments.telling import line, measure, percent, share
+from gaze.book import Chapter, Compared, Plot
+from gaze.plots import Line, Measure, Role, columns, conditions
 from gaze.plots_time import grid, switch_latency
 
 STORY = (
@@ -18,14 +19,6 @@ STORY = (
     "heads, "
     "all heads and the model left alone make of the same schedules."
 )
-STEPS = {
-    "official": "the released script's steps",
-    "first token": "first token too",
-    "all steps": "whole prompt too",
-}
-"""What is steered: decoded tokens, each segment a token late; from the row on that predicts the first token; or every row."""
-
-Found = Mapping[str, Any]
 
 
 def report(results: dict[str, Any], number: int, name: str, title: str) -> Chapter:
@@ -38,31 +31,10 @@ def report(results: dict[str, Any], number: int, name: str, title: str) -> Chapt
         STORY,
         findings=[*_findings(results), *_moved_findings(results["moved"])],
         plots=_plots(results),
-        tables=_tables(results),
+        tables=tables(results),
         compared=_compared(found),
         caveats=_caveats(results),
     )
-
-
-def title_of(name: str) -> str:
-    """A condition's name for people: which heads, and which steps are steered."""
-    heads, _, rest = name.partition(", ")
-    steps, _, more = rest.partition(", ")
-    words = {
-        "gaze": "gaze heads",
-        "all": "all heads",
-        "random": "random heads, layers matched",
-        "paper": "random heads, the paper's way",
-        "code": "lowest scores, the script's way",
-        "unsteered": "not steered",
-    }
-    return ", ".join([words[heads], *([STEPS[steps]] if steps else []), *([more] if more else [])])
-
-
-def rho(one: Found) -> str:
-    """A mean rank correlation with its interval, and in how many strips there is none."""
-    lost = f"; none in {one['undefined']} of {one['defined'] + one['undefined']}" if one["undefined"] else ""
-    return f"–{lost}" if one["value"] is None else f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f}{lost})"
 
 
 def _findings(results: dict[str, Any]) -> list[str]:
@@ -117,8 +89,7 @@ def _moved_findings(moved: Found | None) -> list[str]:
     gaze, random = moved["gaze"], moved["random"]
     others = [percent(random[name]["accuracy"]) for name in ("words_new", "words_old")]
     return [
-        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, "
-        "where the "
+        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, where the "
         f"captions differ, are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and "
         f"{others[1]}); one of the first three is the new panel's in {share(gaze['soon'])} of {gaze['soon']['n']} answers."
     ]
@@ -126,50 +97,47 @@ def _moved_findings(moved: Found | None) -> list[str]:
 
 def _plots(results: dict[str, Any]) -> list[Plot]:
     found = results["conditions"]
-    gaze = {name: one for name, one in found.items() if name in [f"gaze, {steps}" for steps in STEPS]}
-    strict = {name: one["readings"]["segment"] for name, one in found.items()}
-    order = [*gaze, "all, first token", "unsteered"]
-    measures = [measure(title_of(name), _role(name), strict[name]) for name in order]
-    measures[-2:-2] = [
-        measure(title_of(name), "random", _as_found(one["readings"]["segment"]))
-        for name, one in results["drawn"].items()
-    ]
-    segments = [str(row["segment"]) for row in strict["unsteered"]["per_segment"]]
-    lines = [
-        line(title_of(name), _role(name), range(len(segments)), strict[name]["per_segment"])
-        for name in ("gaze, first token", "unsteered")
-    ]
-    cells = np.array(strict["gaze, first token"]["grid"], np.float64)
+    gaze = {f"gaze, {steps}": found[f"gaze, {steps}"] for steps in STEPS}
+    strict = found["gaze, first token"]["readings"]["segment"]
+    cells = np.array(strict["grid"], np.float64)
+    numbers = [str(number + 1) for number in range(len(cells))]
     latency = {
-        title_of(name): one["latency"]["values"] for name, one in {**gaze, "unsteered": found["unsteered"]}.items()
+        title_of(name): np.array(one["latency"]["values"], np.float64)
+        for name, one in {**gaze, "unsteered": found["unsteered"]}.items()
     }
-    panels = [str(panel + 1) for panel in range(cells.shape[1])]
-    what = "segments that describe their panel"
+    what, chance = "segments that describe their panel", 1 / len(cells)
     return [
         Plot(
             "conditions",
-            conditions(measures, 1 / len(panels), what),
-            "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single "
-            "draws of "
+            conditions(_measures(results, [*gaze]), chance, what),
+            "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single draws of "
             "random heads; bars are 95 % intervals over strips.",
-            "dynamic narration",
         ),
         Plot(
             "schedule",
-            grid(cells, segments, panels, ("segment", "scheduled panel"), what),
-            "Hits of the gaze heads, first token steered too, by segment and panel. No panel is ever scheduled in its "
-            "own place.",
-            "dynamic narration",
+            grid(cells, numbers, numbers, ("segment", "scheduled panel"), what),
+            "Hits of the gaze heads, first token steered too, by segment and panel. No panel is ever scheduled in its own place.",
         ),
-        Plot("segments", columns(segments, lines, "segment", 1 / len(panels), what), "The same for each segment."),
+        Plot("segments", columns(numbers, _by_segment(found), "segment", chance, what), "The same for each segment."),
         Plot(
             "latency",
-            switch_latency(
-                {name: np.array(values, np.float64) for name, values in latency.items()}, results["segment"]
-            ),
+            switch_latency(latency, results["segment"]),
             "How many tokens after a switch the text turns to the new panel, if it does before the next.",
         ),
     ]
+
+
+def _measures(results: dict[str, Any], gaze: Sequence[str]) -> list[Measure]:
+    """Gaze heads, then controls one draw by one, then what is no choice of heads."""
+    strict = {name: one["readings"]["segment"] for name, one in results["conditions"].items()}
+    drawn = {name: _as_found(one["readings"]["segment"]) for name, one in results["drawn"].items()}
+    order = [*gaze, *drawn, "code, first token", "all, first token", "unsteered"]
+    return [measure(title_of(name), _role(name), {**strict, **drawn}[name]) for name in order]
+
+
+def _by_segment(found: Mapping[str, Found]) -> list[Line]:
+    rows = {name: found[name]["readings"]["segment"]["per_segment"] for name in ("gaze, first token", "unsteered")}
+    return [line(title_of(name), _role(name), range(len(some)), some) for name, some in rows.items()]
 
 
 def _role(name: str) -> Role:
@@ -181,97 +149,6 @@ def _as_found(among: Found) -> dict[str, Any]:
     """A distribution over draws as a measured share."""
     mean = among["mean"]
     return {"accuracy": mean["value"], "interval": [mean["low"], mean["high"]], "against": among}
-
-
-def _tables(results: dict[str, Any]) -> list[Table]:
-    found, drawn = results["conditions"], results["drawn"]
-    readings = [*found["gaze, official"]["readings"]]
-    segments = found["unsteered"]["readings"]["segment"]["per_segment"]
-    panels = found["unsteered"]["readings"]["segment"]["per_panel"]
-    outcomes = ("hit", "wrong", "unattributable", "empty", "junk")
-    return [
-        Table(
-            "Segments that describe their panel",
-            ("condition", *(f"{reading}{mark}" for reading in readings for mark in ("", ", ρ"))),
-            [
-                *([title_of(name), *_cells(one, readings)] for name, one in found.items()),
-                *([title_of(name), *_drawn_cells(one, readings)] for name, one in drawn.items()),
-            ],
-            "; ".join(f"{reading}: {READINGS[reading]}" for reading in readings)
-            + ". ρ: Spearman correlation with the schedule, mean over strips in which at least three segments describe "
-            "a panel. "
-            "Of draws: mean and range.",
-        ),
-        Table(
-            "Read without the schedule, and how soon the text turns",
-            ("condition", "places in order", "ρ", "panels told", "switches followed", "median tokens", "mean tokens"),
-            [[title_of(name), *_blind_cells(one)] for name, one in found.items()],
-            "Sentences that describe no panel take no place, sentences in a row about one panel take one.",
-        ),
-        Table(
-            "What became of the segments",
-            ("condition", "segments", *outcomes),
-            [
-                *(
-                    [
-                        title_of(name),
-                        one["readings"]["segment"]["n"],
-                        *(one["readings"]["segment"]["outcomes"][o] for o in outcomes),
-                    ]
-                    for name, one in found.items()
-                ),
-                *(
-                    [
-                        title_of(name),
-                        one["outcomes"]["segment"]["answers"],
-                        *(one["outcomes"]["segment"][o] for o in outcomes),
-                    ]
-                    for name, one in drawn.items()
-                ),
-            ],
-        ),
-        Table(
-            "Per segment",
-            ("condition", *(f"segment {row['segment']}" for row in segments)),
-            [[title_of(name), *map(share, one["readings"]["segment"]["per_segment"])] for name, one in found.items()],
-        ),
-        Table(
-            "Per scheduled panel",
-            ("condition", *(f"panel {row['panel']}" for row in panels)),
-            [[title_of(name), *map(share, one["readings"]["segment"]["per_panel"])] for name, one in found.items()],
-        ),
-        Table(
-            "Made with",
-            ("condition", "made with"),
-            [
-                *([title_of(name), source(one)] for name, one in found.items()),
-                *([title_of(name), source(one)] for name, one in drawn.items()),
-            ],
-        ),
-    ]
-
-
-def _cells(one: Found, readings: list[str]) -> list[str]:
-    return [cell for name in readings for cell in (share(one["readings"][name]), rho(one["readings"][name]["rho"]))]
-
-
-def _drawn_cells(one: Found, readings: list[str]) -> list[str]:
-    cells = []
-    for name in readings:
-        if name not in one["readings"]:
-            cells += ["–", "–"]
-            continue
-        among = one["readings"][name]
-        values = [draw["value"] for draw in among["rho"] if draw["value"] is not None]
-        cells.append(f"{percent(among['mean']['value'])} ({percent(among['lowest'])} to {percent(among['highest'])})")
-        cells.append(f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "–")
-    return cells
-
-
-def _blind_cells(one: Found) -> list[str | float]:
-    blind, latency = one["blind"], one["latency"]
-    soon = ["–" if latency[name] is None else f"{latency[name]:.1f}" for name in ("median", "mean")]
-    return [share(blind), rho(blind["rho"]), blind["visits"], share(latency["turned"]), *soon]
 
 
 def _compared(found: Mapping[str, Found]) -> list[Compared]:

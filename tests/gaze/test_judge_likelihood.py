@@ -177,9 +177,9 @@ def test_no_bias_where_it_cannot_be_known(captions):
 
 
 def test_a_bias_is_subtracted(judge, monkeypatch):
-    """Region 3 makes everything likelier by 2; what leads by 1 without it is what the text describes."""
+    """Region 3 makes everything likelier by 4; what leads by 2 without it is what the text describes."""
     captions = ("a", "b", "c", "d")
-    table = np.vstack([np.eye(4), [[1.0, 0, 0, 0]]]) + np.array([0, 0, 0, 2.0])
+    table = np.vstack([2 * np.eye(4), [[2.0, 0, 0, 0]]]) + np.array([0, 0, 0, 4.0])
     monkeypatch.setattr(Likelihood, "scores", lambda _, pictures, texts: [table[-len(texts[0]) :]])
     strip = Strip("s", noise(0, 32, 8), (8,) * 4)
     assert judge([Item(strip, "t")]) == [3]
