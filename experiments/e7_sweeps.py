@@ -28,7 +28,7 @@ NUMBER, NAME, TITLE = 7, "e7_sweeps", "How many heads, how strong, with which wo
 
 STRIPS = 32
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 16.0, 32.0, 100.0, 1000.0, 10_000.0)
-TAGS = ("sweep", "ranking", "count", "draw", "which", "scores", "wording")
+TAGS = ("sweep", "ranking", "count", "draw", "which", "size", "scores", "wording")
 RANKINGS = ("gaze", *e1_discovery.BASELINES)
 
 
@@ -116,7 +116,7 @@ def _chosen(lab: Lab, found: list[dict[str, Any]]) -> dict[str, Any]:
 def _plateau(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The smallest strength of the gaze heads that reaches 95 % of what the greatest does."""
     gaze = [row for row in found if row["which"] == "gaze"]
-    enough = [row["strength"] for row in gaze if row["accuracy"] >= 0.95 * gaze[-1]["accuracy"]]
+    enough = [row["size"] for row in gaze if row["accuracy"] >= 0.95 * gaze[-1]["accuracy"]]
     return {"enough": min(enough)}
 
 

@@ -67,7 +67,7 @@ def is_testbed(model: str) -> bool:
 def presets(model: str) -> Settings:
     """The paper's settings; for the testbed and its copies, which answer in captions of seven tokens, shorter ones."""
     if is_testbed(model):
-        return Settings(model=model, segment=7, static=16, narration=60)
+        return Settings(model=model, segment=7, static=16, narration=84)
     return Settings(model=model, judge="likelihood")
 
 
