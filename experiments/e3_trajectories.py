@@ -67,9 +67,8 @@ def collect(lab: Lab) -> None:
     strips = lab.pictures("evaluation")
     asked = narrations(lab)
     room = lab.settings.narration
-    rows = lab.generate(
-        NAME, strips, [Condition(name, one.question, room, nowhere(strips)) for name, one in asked.items()]
-    )
+    lab.generate(NAME, strips, [Condition(name, one.question, room, nowhere(strips)) for name, one in asked.items()])
+    rows = lab.answers(NAME)
     starts = range(0, len(strips), STRIPS)
     with progress("watching narrations", len(asked) * len(starts)) as done:
         for name, one in asked.items():

@@ -40,7 +40,8 @@ MOVED = f"{NAME}/switch"
 
 
 def collect(lab: Lab) -> None:
-    following.pin(lab, NAME, lab.generate(NAME, lab.pictures("evaluation"), [*conditions(lab)]))
+    lab.generate(NAME, lab.pictures("evaluation"), [*conditions(lab)])
+    following.pin(lab, NAME, lab.answers(NAME))
     if verbatim(lab):
         lab.generate(MOVED, lab.pictures("evaluation"), [*moves(lab)])
 

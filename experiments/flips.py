@@ -168,11 +168,11 @@ def collect_orders(lab: Lab, panels: int, count: int, folder: Path) -> None:
     orders = other_orders(panels, count, lab.settings.seed)
     missing = [order for order in orders if not order_file(folder, order).exists()]
     if missing:
-        usual = [
+        normal, plain = (
             read(some.prober, some.probes(purpose, SOME), some.orders[0]) for purpose in ("discovery", "evaluation")
-        ]
+        )
         for order in missing:
-            lab.saved(order_file(folder, order), partial(some.reordered, *usual, order))
+            lab.saved(order_file(folder, order), partial(some.reordered, normal, plain, order))
 
 
 def order_file(folder: Path, order: Order) -> Path:

@@ -66,7 +66,7 @@ def read(lab: Lab, name: str, rows: Sequence[Row], orders: Sequence[Order], full
       orders: the schedule of each.
       full: whether sentences of an answer are judged too, or its segments only.
     """
-    pinned = Records(_ends_file(lab, name)).rows()
+    pinned = Records(_ends_file(lab, name)).rows(dict.fromkeys(row["chunk"] for row in rows))
     ends = [np.array(row["ends"], np.int32) for row in pinned]
     length, delays = lab.settings.segment, [CONVENTIONS[row["convention"]].delay for row in rows]
     told = [

@@ -122,7 +122,9 @@ def test_summing_up_needs_no_model_and_a_run_cut_short_ends_the_same(lab, result
     files = sorted(path for path in place.rglob("*") if path.is_file())
     before = [path.read_bytes() for path in files]
     for path in files:
-        path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 20])
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[STRIPS] = b"spoiled\n"  # of the second part, which is made again behind all others
+        path.write_bytes(b"".join(lines)[:-20])
     again.__dict__["_opened"] = lab._opened  # no need to read the weights once more
     e6_dynamic.collect(again)
     assert [path.read_bytes() for path in files] == before
