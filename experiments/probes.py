@@ -25,8 +25,8 @@ from qwen3vl_jax.processing import Processor
 Order = tuple[int, ...]
 """Panels from 0 in the order in which they are read."""
 
-ROWS = 72
-"""Questions that are asked at once: the six of twelve strips, or the three of 24."""
+ROWS, STRIPS = 72, 24
+"""Questions that are asked at once, the six of twelve strips or the three of 24, and strips at most."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,13 @@ class Prober:
         ]
 
     def begun(
-        self, strips: Sequence[Strip], questions: Sequence[str], room: int = 0, rows: int | None = None
+        self, strips: Sequence[Strip], questions: Sequence[str], room: int = 0, at_once: int | None = None
     ) -> Iterator[tuple[int, Begun]]:
-        """All questions about some strips at a time, in batches of one shape, and how many of their strips count."""
-        size = min(max(1, (rows or ROWS) // len(questions)), len(strips))
+        """All questions about some strips at a time, in batches of one shape, and how many of their strips count.
+
+        Few strips are filled up too, unless `at_once` says how many to take: what has one shape is compiled once.
+        """
+        size = at_once or max(1, min(ROWS // len(questions), STRIPS))
         texts = [self.processor.chat(question) for question in questions]
         cells = self.patches // self.processor.settings.merge_size**2
         for start in range(0, len(strips), size):

@@ -67,6 +67,7 @@ class Records:
                 f"{self.path} lacks {len(missing)} parts, the first is {missing[0]}: start again to make them"
             )
         text = "".join(_line(row) for key in keys for row in self._chunks[key])
+        self._chunks = {key: self._chunks[key] for key in keys}
         if not self.path.exists() or self.path.read_bytes() != text.encode():
             write_text(self.path, text)
 

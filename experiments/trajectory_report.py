@@ -169,11 +169,14 @@ def _made_with(found: Mapping[str, Found]) -> Table:
 
 
 def _caveats(found: Mapping[str, Found], generation: Found) -> list[str]:
-    lost = [f"{one['lines'] - one['lines_found']} of {one['lines']} {name}" for name, one in found.items()]
+    unwritten = {name: one["lines"] - one["lines_found"] for name, one in found.items()}
+    lost = [f"{count} of {found[name]['lines']} {name}" for name, count in unwritten.items() if count]
+    left_out = f"Lines that were never written cannot be watched and are left out of the staircase: {'; '.join(lost)}."
+    incomplete = f"{generation['incomplete']} narrations lack a line and are left out of the scores while narrating."
     other = [name for name, one in found.items() if one["lines_right"]["accuracy"] < 0.5]
     return [
         *(f"The model does not narrate as asked ({name}): most of its lines are about other panels." for name in other),
-        f"Lines that were never written cannot be watched and are left out of the staircase: {'; '.join(lost)}.",
-        f"{generation['incomplete']} narrations lack a line and are left out of the scores while narrating.",
+        *[left_out] * bool(lost),
+        *[incomplete] * bool(generation["incomplete"]),
         "Attention is that of the pass that chooses a token; a word of several tokens may be decided with its first.",
     ]
