@@ -52,7 +52,7 @@ def test_a_spoiled_line_is_named_counted_and_its_chunk_made_again(
     records = Records(path)
     assert f"{path}:5" in capsys.readouterr().err
     assert (records.skipped, records.missing(KEYS), len(records.rows())) == (1, ["b/0"], 8)
-    make(path)
+    assert [row["chunk"] for row in make(path).rows()] == [key for key in KEYS for _ in range(3)]
     assert path.read_bytes() == whole
 
 
