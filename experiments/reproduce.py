@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def reproduce(out: Path, settings: Settings, names: Sequence[str]) -> Path:
 
     Nothing in the folder but `timing.json` depends on when, or how often interrupted, it was made.
     """
+    if "e8_natural" in names and find_spec("pycocotools") is None:
+        raise InputError("experiment 8 reads pictures in COCO's format: pip install 'gaze-jax[coco]' first")
     lab = Lab(out, settings)
     chapters, seconds = [], {}
     for name in names:
