@@ -145,11 +145,10 @@ class Lab:
                 records.add({key: self._answer(pictures, *jobs[key])})
                 done(1)
         records.finish([*jobs])
-        self.skipped += records.skipped
         return records.rows()
 
     def answers(self, name: str) -> list[Row]:
-        """The answers of an experiment as they are saved."""
+        """The answers of an experiment as they are saved; lines spoiled since they were made are counted in `skipped`."""
         records = Records(self.place(name) / "answers.jsonl")
         self.skipped += records.skipped
         return records.rows()
@@ -185,7 +184,6 @@ class Lab:
                 records.add({key: [row] for key, row in rows.items() if row})
                 done(len(some))
         records.finish(sorted(records.keys()))
-        self.skipped += records.skipped
         said = {row["chunk"]: row["region"] for row in records.rows()}
         return [None if said.get(key) is None else said[key] - 1 for key in keys]
 
