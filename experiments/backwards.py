@@ -54,7 +54,7 @@ def collect(lab: Lab, place: str, letters: Direction, first: Direction) -> None:
     own = lab.saved(lab.place(place) / "narration.npz", lambda: {"direction": own_direction(lab)})["direction"]
     known = dict(zip(DIRECTIONS, (letters, first, own), strict=True))
     tell(lab, f"{place}/bands", strips(lab, "selection"), trials(lab.shape[0], known), known)
-    known |= {f"random {n}": d for n, d in enumerate(random_like(letters, lab.settings.draws, lab.settings.seed))}
+    known |= {f"random {n}": d for n, d in enumerate(random_like(first, lab.settings.draws, lab.settings.seed))}
     tell(lab, place, strips(lab, "evaluation"), tellings(lab, place), known)
 
 
@@ -86,7 +86,7 @@ def tellings(lab: Lab, place: str) -> list[Telling]:
         Telling("reverse", REVERSE_NARRATION),
         *pushed,
         *back,
-        *(Telling(name, NOTEBOOK_NARRATION, name, best["letters"]) for name in draws),
+        *(Telling(name, NOTEBOOK_NARRATION, name, best["first letter"]) for name in draws),
     ]
 
 

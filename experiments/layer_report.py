@@ -154,8 +154,8 @@ def told(found: Results) -> list[str]:
         f"Free narrations of {found['strips']} strips, as rank correlation with the order from left to right and share that "
         f"begin with the last panel: {outcome(normal)} left alone, {outcome(reverse)} when asked to read in reverse.",
         *pushed,
-        f"With {len(draws)} random directions as long as that of the letters, behind its best layers, {percent(begin)} begin "
-        "with the last panel.",
+        f"With {len(draws)} random directions as long as that of the first letter, behind its best layers, {percent(begin)} "
+        "begin with the last panel.",
     ]
 
 
