@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 
 import ml_dtypes
 import numpy as np
@@ -10,8 +11,8 @@ from jaxtyping import Shaped
 
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.weights import Tensor
 
+Index = tuple[slice, ...] | EllipsisType
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # What stands beside the weights: enough for `Processor.load` here and for transformers' processors there.
@@ -39,7 +40,8 @@ class Checkpoint:
     Attributes:
       folder: where `config.json` and the side files lie.
       shapes, dtypes: of every tensor by Hugging Face name, as stored.
-      read: reads one tensor, in our layout and its stored dtype.
+      read: reads one tensor, in our layout and its stored dtype; `read(tensor, index)` only the part that the slices of
+        `index` cut out.
       plain: whether transformers can open the folder as it is.
     """
 
@@ -47,7 +49,7 @@ class Checkpoint:
     config: Config
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, np.dtype]
-    read: Callable[[Tensor], Shaped[np.ndarray, "..."]]
+    read: Callable[..., Shaped[np.ndarray, "..."]]
     plain: bool
 
     @property

@@ -17,6 +17,7 @@ from convert.folder import new_folder
 from convert.orbax_store import LazyArray, is_orbax, write_orbax
 from convert.safetensors_files import write_safetensors
 from convert.source import open_checkpoint, resolve
+from qwen3vl_jax.sharding import split_axis
 from qwen3vl_jax.weights import Tensor, tensors
 
 Progress = Callable[[int, int], object]
@@ -44,7 +45,9 @@ def to_orbax(
     with new_folder(Path(dst).absolute()) as folder:
         checkpoint = _opened(src, dtype, progress)
         leaves = {
-            name: LazyArray(tensor.flax_shape, checkpoint.dtypes[name], partial(checkpoint.read, tensor))
+            name: LazyArray(
+                tensor.flax_shape, checkpoint.dtypes[name], partial(checkpoint.read, tensor), split_axis(tensor.pattern)
+            )
             for name, tensor in tensors(checkpoint.config).items()
         }
         write_orbax(folder, leaves)

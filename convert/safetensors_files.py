@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from convert.checkpoint import BFLOAT16, Checkpoint, check_tensors, cut, listed
+from convert.checkpoint import BFLOAT16, Checkpoint, Index, check_tensors, cut, listed
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.weights import Tensor, tensors
@@ -55,10 +55,12 @@ def open_safetensors(folder: Path) -> Checkpoint:
     if config.tie_word_embeddings and HEAD in stored and EMBEDDING in stored:
         _check_same(stored.pop(HEAD), stored[EMBEDDING], folder)
     shapes = {name: place.shape for name, place in stored.items()}
-    check_tensors(shapes, {name: tensor.shape for name, tensor in declared.items()}, folder)
+    _check_stacked(shapes, folder)
+    fitting = {name: shapes[name] for name, tensor in declared.items() if shapes.get(name) in tensor.layouts}
+    check_tensors(shapes, {name: tensor.shape for name, tensor in declared.items()} | fitting, folder)
 
-    def read(tensor: Tensor) -> np.ndarray:
-        return tensor.to_flax(stored[tensor.name].read())
+    def read(tensor: Tensor, index: Index = ...) -> np.ndarray:
+        return tensor.to_flax(stored[tensor.name].read())[index]
 
     dtypes = {name: place.dtype for name, place in stored.items()}
     return Checkpoint(folder, config, shapes, dtypes, read, plain=stored.keys() <= found.keys())
@@ -186,6 +188,15 @@ def _modern(name: str) -> str:
     """Exports older than the hub's files lack part of the prefix (`visual.`, `model.layers.`)."""
     name = re.sub(r"^visual\.", "model.visual.", name)
     return re.sub(r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1.", name)
+
+
+def _check_stacked(names: Iterable[str], folder: Path) -> None:
+    single = [name for name in names if re.search(r"\.experts\.\d+\.", name)]
+    if single:
+        raise InputError(
+            f"{folder} holds each expert by itself ({listed(single, 1)}), as quantised exports do; give the original "
+            "checkpoint, which holds those of a layer in one tensor."
+        )
 
 
 def _check_same(head: Stored, embedding: Stored, folder: Path) -> None:

@@ -18,8 +18,10 @@ from jaxtyping import Array, Float, Int, Int32
 from convert.convert import to_hf
 from convert.load import load_model
 from convert.prompts import CASES, Case, build
+from convert.routers import comparable, margins, watched
 from convert.source import open_checkpoint, resolve
 from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Images, Prompt
@@ -42,10 +44,13 @@ class Run:
     Attributes:
       prompt: name of the case.
       masked: whether every head had its own additive mask.
-      logits: largest difference over all valid positions.
+      logits: largest difference over all valid positions but those that a router's tie hides.
       attention: largest difference of the last token's attention, found at `layer`, `head`.
       agree: greedy tokens that agree in every row, of `steps`.
-      tie: where they first differ, the gap between the reference's two best logits; None if they all agree.
+      tie: where they first differ, the gap between the reference's two best logits (or experts, if that is smaller); None
+        if they all agree.
+      hidden: valid tokens that are not compared because rounding decides which expert one in front of them, or they
+        themselves, take; such a row's attention is not compared either, and its `tie` is that of the experts.
     """
 
     prompt: str
@@ -57,6 +62,7 @@ class Run:
     agree: int
     steps: int
     tie: float | None
+    hidden: int = 0
 
     @property
     def near_tie(self) -> bool:
@@ -104,17 +110,17 @@ def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
     model = load_model(src, jnp.float32)
     with jax.default_matmul_precision("highest"):
         reference = _reference(src)
-        runs = [run for case in cases for run in _compare(model, reference, case)]
+        runs = [run for case in cases if case.fits(model.config) for run in _compare(model, reference, case)]
     return Report(str(src), tuple(runs))
 
 
 def _reference(src: str | Path) -> Any:
     """The checkpoint in transformers; one that transformers cannot open is first written as it would be."""
-    from transformers import GenerationConfig, Qwen3VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText, GenerationConfig
 
     def read(folder: Path) -> Any:
-        kind = Qwen3VLForConditionalGeneration
-        return kind.from_pretrained(folder, dtype="float32", attn_implementation="eager").eval()
+        eager = dict(attn_implementation="eager", experts_implementation="eager")
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype="float32", **eager).eval()
 
     if open_checkpoint(src).plain:
         model = read(resolve(src))
@@ -129,21 +135,34 @@ def _reference(src: str | Path) -> Any:
 
 def _compare(model: Qwen3VL, reference: Any, case: Case) -> Iterator[Run]:
     batch = build(case, model.config)
+    given = _given(case, batch, model.config)
     slots = batch.prompt.tokens.shape[1] + STEPS
     shape = (model.config.text.num_hidden_layers, 1, model.config.text.num_attention_heads, 1, slots)
     random_mask = np.random.default_rng(1).uniform(-MASK, MASK, shape).astype(np.float32)
     vision = _encode(model.model.visual, batch.images)
     for mask in (None, random_mask):
         with _masked(reference, mask):
-            logits, attention, tokens, gaps = _run_reference(reference, batch, model.config.image_token_id)
+            logits, attention, tokens, gaps, margin = _run_reference(reference, given)
         edits = None if mask is None else Edits(jnp.asarray(mask))
         ours = [np.asarray(array) for array in _run(model, batch.prompt, vision, edits)]
-        off = np.abs(ours[0] - logits)[batch.prompt.valid]
-        off_attention = np.abs(ours[1] - attention)
+        valid = np.asarray(batch.prompt.valid)
+        off = np.where(valid, np.abs(ours[0] - logits).max(axis=-1), 0)
+        ends = comparable(off, margin, LOGITS)
+        compared = np.arange(off.shape[1]) < ends[:, None]
+        off_attention = np.where((ends < off.shape[1])[:, None, None], 0, np.abs(ours[1] - attention))
         layer, _, head, _ = np.unravel_index(off_attention.argmax(), off_attention.shape)
-        agree, tie = _first_difference(ours[2], tokens, gaps)
-        where = (int(layer), int(head))
-        yield Run(case.name, mask is not None, float(off.max()), float(off_attention.max()), *where, agree, STEPS, tie)
+        agree, tie = _first_difference(ours[2], tokens, np.minimum(gaps, _margin_so_far(margin, ends)))
+        largest = float(off[compared].max(initial=0)), float(off_attention.max())
+        hidden = int((valid & ~compared).sum())
+        yield Run(case.name, mask is not None, *largest, int(layer), int(head), agree, STEPS, tie, hidden)
+
+
+def _margin_so_far(
+    margin: Float[np.ndarray, "batch token"], ends: Int[np.ndarray, "batch"]
+) -> Float[np.ndarray, "batch step"]:
+    """For each greedy token the smallest margin of the routers since `ends`, from where on a prompt is not compared."""
+    since = np.where(np.arange(margin.shape[1]) < ends[:, None], np.inf, margin)
+    return np.minimum.accumulate(since, axis=1)[:, -STEPS:]
 
 
 @jax.jit
@@ -176,28 +195,45 @@ def _best(logits: Float[Array, "batch vocab"]) -> Int32[Array, "batch"]:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def _run_reference(reference: Any, batch: Batch, image_token: int) -> tuple[np.ndarray, ...]:
-    """transformers' logits, last token's attention, greedy tokens and, at each, the gap between the two best logits."""
+def _given(case: Case, batch: Batch, config: Config) -> dict[str, Any]:
+    """What transformers' model takes for the same prompt."""
     import torch
 
-    assert batch.images is not None
     prompt, images = batch.prompt, batch.images
-    grids = np.insert(batch.grids, 0, 1, axis=1)
+    assert images is not None
+    kinds = (prompt.tokens == config.image_token_id) + 2 * (prompt.tokens == config.video_token_id)
+    lengths = [-(-frames // config.vision.temporal_patch_size) for row in case.rows for frames, _, _ in row.clips]
+    stills = len(batch.grids) - sum(lengths)
+    starts = np.cumsum([stills, *lengths])[:-1]
     arrays = dict(
-        input_ids=prompt.tokens.astype(np.int64),
-        attention_mask=prompt.valid.astype(np.int64),
-        mm_token_type_ids=((prompt.tokens == image_token) & prompt.valid).astype(np.int64),
-        pixel_values=images.patches[images.valid],
-        image_grid_thw=grids.astype(np.int64),
+        input_ids=prompt.tokens,
+        attention_mask=prompt.valid,
+        mm_token_type_ids=kinds * prompt.valid,
+        pixel_values=images.patches[:stills][images.valid[:stills]],
+        image_grid_thw=np.insert(batch.grids[:stills], 0, 1, axis=1),
+        pixel_values_videos=images.patches[stills:][images.valid[stills:]],
+        video_grid_thw=np.column_stack([lengths, batch.grids[starts]]),
     )
-    inputs = {name: torch.tensor(array) for name, array in arrays.items()}
+    tensors = {name: torch.tensor(array) for name, array in arrays.items() if len(array)}
+    return {name: tensor if "pixel" in name else tensor.long() for name, tensor in tensors.items()}
+
+
+def _run_reference(reference: Any, inputs: dict[str, Any]) -> tuple[np.ndarray, ...]:
+    """transformers' logits, last token's attention, greedy tokens and, at each, the gap between the two best logits.
+
+    And, at each token of the prompt and behind it, the smallest margin in the routers.
+    """
+    import torch
+
     with torch.no_grad():
         output = reference(**inputs, output_attentions=True)
-        made = reference.generate(**inputs, output_logits=True, return_dict_in_generate=True)
+        with watched(reference) as routers:
+            made = reference.generate(**inputs, output_logits=True, return_dict_in_generate=True)
     attention = np.stack([weights[:, :, -1].numpy() for weights in output.attentions])
     best = torch.stack(made.logits, dim=1).topk(2).values
-    tokens = made.sequences[:, prompt.tokens.shape[1] :]
-    return output.logits.numpy(), attention, tokens.numpy(), (best[..., 0] - best[..., 1]).numpy()
+    length = inputs["input_ids"].shape[1]
+    tokens, gaps = made.sequences[:, length:].numpy(), (best[..., 0] - best[..., 1]).numpy()
+    return output.logits.numpy(), attention, tokens, gaps, margins(routers, len(tokens), length + STEPS - 1)
 
 
 @contextmanager
@@ -241,5 +277,7 @@ def _line(run: Run) -> str:
     line += f"  greedy {run.agree}/{run.steps}"
     if run.tie is not None:
         what = "a tie within the tolerance" if run.near_tie else "no tie"
-        line += f" (then the two best logits are {run.tie:.1e} apart: {what})"
+        line += f" (then the two best logits (or experts) are {run.tie:.1e} apart: {what})"
+    if run.hidden:
+        line += f"  {run.hidden} tokens not compared, behind a tie of two experts"
     return line + ("" if run.passed else "  FAIL")

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from experiments.meshes import open_mesh
 from experiments.models import TESTBED, open_model
 from experiments.testbed.strips import CHECKPOINT
 from gaze.heads import HeadSet
@@ -54,12 +55,18 @@ def parse_place(text: str) -> int | Box:
 
 
 def ask(
-    model_name: str, dtype: str | None, image: Path, question: str, look: Look | None, max_new: int
+    model_name: str,
+    dtype: str | None,
+    mesh: str | None,
+    image: Path,
+    question: str,
+    look: Look | None,
+    max_new: int,
 ) -> Iterator[str]:
-    """The answer, piece by piece as it comes."""
+    """The answer, piece by piece as it comes; a mesh as in `experiments.meshes`."""
     picture = open_image(image)
     heads = None if look is None else _heads(model_name, look)
-    model, processor = open_model(model_name, dtype)
+    model, processor = open_model(model_name, dtype, open_mesh(mesh))
     batch = processor([processor.chat(question)], [[picture]])
     plan = None if look is None or heads is None else _plan(model, processor, batch, picture, look, heads)
     vision = jax.jit(Qwen3VL.encode)(model, batch.images)

@@ -138,7 +138,7 @@ def tell(
     with progress(place, len(conditions), len(conditions) - len(missing)) as done:
         for one in (one for one in conditions if one.name in missing):
             if one.question not in begun:
-                ((_, begun[one.question]),) = prober(lab).begun(told, [one.question], lab.settings.narration, len(told))
+                ((_, begun[one.question]),) = prober(lab).begun(told, [one.question], len(told))
             records.add({one.name: _narrations(lab, told, one, begun[one.question], known)})
             done(1)
     records.finish([one.name for one in conditions])

@@ -1,14 +1,15 @@
 """The command `gaze`."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from convert.cli import run
-from experiments.options import MODES, options
+from experiments import processes
+from experiments.options import MODES, Command, options, together
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.
 
@@ -34,7 +35,7 @@ def cli() -> None:
     "--decode-only", is_flag=True, help="Steer from the first decoded token on, not while the prompt is read."
 )
 @click.option("--max-new", default=128, show_default=True, type=click.IntRange(1), help="Longest answer in tokens.")
-@options("model", "dtype")
+@options("model", "dtype", "mesh")
 def ask_command(
     image: Path,
     question: str,
@@ -47,8 +48,9 @@ def ask_command(
     precision: str,
     decode_only: bool,
     max_new: int,
-    model: str,
+    model: str | None,
     dtype: str | None,
+    mesh: str | None,
 ) -> None:
     """Answer QUESTION about IMAGE, word by word, looking where it likes or where it is told to."""
     from experiments.ask import Look, ask, parse_place
@@ -56,35 +58,69 @@ def ask_command(
     look = None
     if look_at is not None:
         look = Look(parse_place(look_at), panels, heads, top, strength, mode, precision, decode_only)
-    for piece in ask(model, dtype, image, question, look, max_new):
+    for piece in ask(model or "testbed", dtype, mesh, image, question, look, max_new):
         click.echo(piece, nl=False)
     click.echo()
 
 
+def _run_folder(name: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help=f"Run folder, gone on with if it is there; runs/{name}-DATE-TIME without.",
+    )
+
+
+def _folder(out: Path | None, name: str) -> Path:
+    return out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@cli.command("discover")
+@_run_folder("discover")
+@options()
+@together
+def discover_command(out: Path | None, **given: Any) -> None:
+    """Find the gaze heads of a model, and choose how many of them to steer."""
+    from experiments.evaluate import discover
+
+    discover(_folder(out, "discover"), given)
+
+
+@cli.command("evaluate")
+@_run_folder("evaluate")
+@options()
+@together
+def evaluate_command(out: Path | None, **given: Any) -> None:
+    """Steer with the heads that `gaze discover` found in the run folder, and compare with random heads and with all heads.
+
+    What is not given is as it was there. Without a run the heads are found first.
+    """
+    from experiments.evaluate import evaluate
+
+    evaluate(_folder(out, "evaluate"), given)
+
+
 @cli.command("reproduce")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Run folder, gone on with if it is there; runs/reproduce-DATE-TIME without.",
-)
+@_run_folder("reproduce")
 @click.option(
     "--all", "everything", is_flag=True, help="All nine experiments of the paper, in about half an hour on two cores."
 )
 @options()
-def reproduce_command(out: Path | None, everything: bool, model: str, **given: Any) -> None:
+@together
+def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:
     """Find the gaze heads, steer with them, and compare with random heads and with all heads."""
     from experiments.reproduce import ALL, SHORT, reproduce
     from experiments.settings import settled
 
-    folder = out or Path("runs") / f"reproduce-{datetime.now():%Y%m%d-%H%M%S}"
-    reproduce(folder, settled(model, given), ALL if everything else SHORT)
+    reproduce(_folder(out, "reproduce"), settled(given), ALL if everything else SHORT)
 
 
 @cli.command("diagnose")
 @click.argument("model", default="testbed")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder, or go on with it.")
-@options("dtype", "strips", "photos", "draws", "k", "judge", "seed")
+@options("dtype", "mesh", "strips", "photos", "draws", "k", "judge", "seed")
+@together
 def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) -> None:
     """Does MODEL have gaze heads at all? Which, how stable, and what does steering with them cost?"""
     from experiments.diagnose import diagnose, show
@@ -97,19 +133,21 @@ def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) 
 
 
 @cli.command("judge")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("out", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--judge", required=True, help="exact, first, caption, likelihood or chat:MODEL[@URL].")
 @click.option("--dry-run", is_flag=True, help="Count what a chat judge would be sent, and send nothing.")
-def judge_command(run_folder: Path, judge: str, dry_run: bool) -> None:
+@options("mesh")
+@together
+def judge_command(out: Path, judge: str, dry_run: bool, mesh: str | None) -> None:
     """Judge the saved answers of RUN once more, and write its results and report anew."""
     from experiments.reproduce import judge_again, rehearse
 
     if dry_run:
-        click.echo(rehearse(run_folder, judge))
+        click.echo(rehearse(out, judge))
     else:
-        judge_again(run_folder, judge)
+        judge_again(out, judge, mesh)
 
 
 def main() -> None:
-    """Exit status: 0, 2 for input that cannot be used, 130 when interrupted."""
-    run(cli, "gaze")
+    """Exit status: 0, 2 for input that cannot be used, 75 if another process is lost, 130 interrupted, 143 terminated."""
+    processes.main(cli, "gaze")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from experiments.testbed.scenes import PANELS
-from gaze.compose import compose
+from gaze.compose import arrange, compose
 from gaze.strips import Strip
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import ImageLike, open_image
@@ -32,7 +32,7 @@ class Comics(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def open(self, name: str) -> Strip:
-        """The strip of one comic; InputError says what is wrong with it."""
+        """The strip of one comic; InputError says what is wrong with it, at the latest when its pixels are read."""
 
 
 class PanelFolders:
@@ -54,7 +54,7 @@ class PanelFolders:
             if not found:
                 raise InputError(f"it has no p{number}.png")
             panels.append(found[0])
-        return compose(name, panels, _captions(files))
+        return arrange(name, panels, _captions(files))
 
 
 class RawPages:
@@ -88,7 +88,7 @@ class RawPages:
         page = int(rng.permutation(list(pages))[turn])
         starts = {number: int(rng.integers(len(panels) - PANELS + 1)) for number, panels in pages.items()}
         window: list[ImageLike] = [*pages[page][starts[page] : starts[page] + PANELS]]
-        return compose(f"{comic}_page{page}_start{starts[page]}", window)
+        return arrange(f"{comic}_page{page}_start{starts[page]}", window)
 
     def _usable(self, comic: str) -> dict[int, list[Path]]:
         """The panels of each page that may serve: the inner ones with enough panels, else any such page."""

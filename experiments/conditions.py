@@ -54,3 +54,12 @@ class Condition:
     precision: str | None = None
     rows: str = "all"
     tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+def alike(conditions: Sequence[Condition]) -> list[list[int]]:
+    """Numbers of the conditions that ask the same and for as long."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, condition in enumerate(conditions):
+        asked = condition.question if isinstance(condition.question, str) else tuple(condition.question)
+        groups.setdefault((asked, condition.max_new), []).append(number)
+    return [*groups.values()]

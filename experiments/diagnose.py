@@ -37,6 +37,7 @@ from experiments.conditions import Condition
 from experiments.e8_natural import pictures
 from experiments.e9_checkpoints import Examined
 from experiments.lab import Lab
+from experiments.meshes import open_mesh
 from experiments.models import TESTBED, open_model, source
 from experiments.settings import settled
 from experiments.study import every_panel
@@ -69,10 +70,10 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, A
     Raises InputError for a folder that is no model, and a model with a single layer or too few heads.
     """
     open_checkpoint(source(model))  # Before anything is written: a folder that is no model shall leave no run behind.
-    chosen = settled(model, {**STRIPS, **{name: value for name, value in given.items() if value is not None}})
+    chosen = settled({"model": model, **STRIPS, **{name: value for name, value in given.items() if value is not None}})
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="gaze-diagnose-")))
-        return _examined(Examined(folder, chosen, lambda: open_model(model, chosen.dtype)))
+        return _examined(Examined(folder, chosen, lambda: open_model(model, chosen.dtype, open_mesh(chosen.mesh))))
 
 
 def _examined(lab: Lab) -> dict[str, Any]:

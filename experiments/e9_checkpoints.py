@@ -69,12 +69,12 @@ def runs(lab: Lab) -> dict[str, Examined]:
     found = {_short(given.model): _run(lab, given.model, lambda: (lab.model, lab.processor))}
     if given.model == TESTBED and not given.models:
         for name in BROKEN:
-            found[name] = _run(lab, name, partial(open_model, str(weights_folder(lab, name)), given.dtype))
+            found[name] = _run(lab, name, partial(open_model, str(weights_folder(lab, name)), given.dtype, lab.mesh))
     for name in given.models:
         short = _short(name)
         if short in found:
             raise InputError(f"two checkpoints are called {short}: give folders of different names")
-        found[short] = _run(lab, name, partial(open_model, name, given.dtype))
+        found[short] = _run(lab, name, partial(open_model, name, given.dtype, lab.mesh))
     return found
 
 

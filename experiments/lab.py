@@ -9,7 +9,7 @@ RUN/verdicts/            what each judge made of which text
 import dataclasses
 import hashlib
 import json
-import shutil
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -23,14 +23,18 @@ from tqdm import tqdm
 
 from convert.convert import to_orbax
 from experiments.ask import stop_tokens
-from experiments.conditions import Condition
+from experiments.claims import claim
+from experiments.conditions import Aim, Condition, alike
 from experiments.judging import check_judge, make_judge
+from experiments.meshes import open_mesh
 from experiments.models import TESTBED, open_model, revision, source
+from experiments.processes import agree, several
 from experiments.records import Records, Row, write_json
 from experiments.settings import Settings
 from experiments.sources import PURPOSES, Purpose, Source, open_source
 from gaze import answers as asking
 from gaze.answers import Ask
+from gaze.batches import SHAPES, buckets, shapes
 from gaze.heads import HeadSet, random_heads
 from gaze.judge import Failed, Item, Judge
 from gaze.judge_likelihood import Likelihood
@@ -41,7 +45,7 @@ from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Processor
 from qwen3vl_jax.sampling import Sampling
 
-PICTURES = 16
+PICTURES = 12
 """Pictures of a chunk, the part of the work that is saved at once."""
 BATCH = 96
 """Texts that are judged at once."""
@@ -53,7 +57,11 @@ class Lab:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder, self.settings = folder.absolute(), settings
         check_judge(settings.judge)
-        self._claim()
+        self.mesh = open_mesh(settings.mesh)
+        self._drawn: dict[Purpose, list[Strip]] = {}
+        self.skipped = 0
+        self.failed: list[str] = []
+        claim(self.folder, settings)
 
     @cached_property
     def model(self) -> Qwen3VL:
@@ -133,18 +141,25 @@ class Lab:
     def generate(self, name: str, pictures: Sequence[Picture], conditions: Sequence[Condition]) -> list[Row]:
         """All answers of an experiment, in order of chunk, condition, picture and aim; those already saved are read.
 
-        Chunks are always the same, so that a run that was interrupted ends as one that was not.
+        Chunks are always the same, and conditions that share one way of asking are answered together, so that a run that
+        was interrupted ends as one that was not.
         """
         records = Records(self.place(name) / "answers.jsonl")
-        starts = range(0, len(pictures), PICTURES)
-        jobs = {f"{condition.name}/{start}": (condition, start) for start in starts for condition in conditions}
-        if len(jobs) < len(starts) * len(conditions):
+        parts = [(kind, kind[n : n + PICTURES]) for kind in _by_size(pictures) for n in range(0, len(kind), PICTURES)]
+        keys = [[f"{condition.name}/{part[0]}" for condition in conditions] for _, part in parts]
+        jobs = [key for part in keys for key in part]
+        if len({*jobs}) < len(jobs):
             raise ValueError(f"two conditions of {name} have one name")
+        agree((records.missing(jobs), [condition.heads for condition in conditions]))
         with progress(name, len(jobs), len(jobs) - len(records.missing(jobs))) as done:
-            for key in records.missing(jobs):
-                records.add({key: self._answer(pictures, *jobs[key])})
-                done(1)
-        records.finish([*jobs])
+            for (kind, part), mine in zip(parts, keys, strict=True):
+                for together in alike(conditions):
+                    if missing := records.missing(mine[number] for number in together):
+                        made = self._answer(pictures, kind, part, [conditions[number] for number in together])
+                        rows = {mine[number]: some for number, some in zip(together, made, strict=True)}
+                        records.add({key: rows[key] for key in missing})
+                        done(len(missing))
+        records.finish(jobs)
         return records.rows()
 
     def answers(self, name: str) -> list[Row]:
@@ -228,55 +243,66 @@ class Lab:
         region = None if said is None else said + 1
         return {"strip": strip, "text": text, "region": region, "judge": self.judge.name, "version": self.judge.version}
 
-    def _answer(self, pictures: Sequence[Picture], condition: Condition, start: int) -> list[Row]:
-        numbers = range(start, min(start + PICTURES, len(pictures)))
-        size = min(PICTURES, len(pictures))
-        chunk = [pictures[number] for number in numbers]
-        asked = condition.question
-        questions = [asked if isinstance(asked, str) else asked[number] for number in numbers]
-        mask = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
-        aims = [(place, aim) for place, number in enumerate(numbers) for aim in condition.aims[number]]
-        how = asking.Settings(
-            Sampling.make(stop=stop_tokens(self.processor)),
-            condition.max_new,
-            self.settings.strength if condition.strength is None else condition.strength,
-            condition.mode or self.settings.mode,
-            condition.precision or self.settings.precision,
-            condition.rows,
-            batch=min(size * max(map(len, condition.aims)), asking.Settings.batch),
-            strips=size,
-        )
-        asks = [Ask(place, mask, aim.steps) for place, aim in aims]
-        said = asking.answers(self.model, self.processor, chunk, questions, asks, how)
-        return [
-            {
-                "strip": chunk[place].name,
-                "condition": condition.name,
-                "target": None if aim.target is None else aim.target + 1,
-                "text": self.processor.decode(tokens).strip(),
-                "tokens": tokens.tolist(),
-                **self.provenance(
-                    questions[place],
-                    condition.heads,
-                    strength=how.strength,
-                    mode=how.mode,
-                    precision=how.precision,
-                    rows=how.rows,
-                ),
-                **condition.tags,
-            }
-            for (place, aim), tokens in zip(aims, said, strict=True)
+    def _answer(
+        self, pictures: Sequence[Picture], kind: Sequence[int], part: Sequence[int], conditions: Sequence[Condition]
+    ) -> list[list[Row]]:
+        """The answers about `part` of the pictures of one `kind`, for each of some conditions that are asked alike."""
+        asked, max_new = conditions[0].question, conditions[0].max_new
+        questions = [asked] * len(pictures) if isinstance(asked, str) else list(asked)
+        texts = [[self.processor.chat(questions[number])] for number in kind]
+        shape = shapes(self.processor, [pictures[number] for number in kind], texts, 1)[0]
+        how = asking.Settings(Sampling.make(stop=stop_tokens(self.processor)), max_new, strips=min(PICTURES, len(kind)))
+        asks = [
+            self._ask(condition, place, aim)
+            for condition in conditions
+            for place, number in enumerate(part)
+            for aim in condition.aims[number]
         ]
+        some, about = [pictures[number] for number in part], [questions[number] for number in part]
+        said = iter(asking.answers(self.model, self.processor, some, about, asks, how, shape=shape))
+        return [
+            [
+                self._row(pictures[number], questions[number], condition, aim, next(said))
+                for number in part
+                for aim in condition.aims[number]
+            ]
+            for condition in conditions
+        ]
+
+    def _ask(self, condition: Condition, place: int, aim: Aim) -> Ask:
+        heads = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
+        return Ask(place, heads, aim.steps, **self._steering(condition))
+
+    def _steering(self, condition: Condition) -> dict[str, Any]:
+        """How a condition steers: what it leaves open is the run's own."""
+        given = self.settings
+        return {
+            "strength": given.strength if condition.strength is None else condition.strength,
+            "mode": condition.mode or given.mode,
+            "precision": condition.precision or given.precision,
+            "rows": condition.rows,
+        }
+
+    def _row(self, picture: Picture, question: str, condition: Condition, aim: Aim, tokens: np.ndarray) -> Row:
+        return {
+            "strip": picture.name,
+            "condition": condition.name,
+            "target": None if aim.target is None else aim.target + 1,
+            "text": self.processor.decode(tokens).strip(),
+            "tokens": tokens.tolist(),
+            **self.provenance(question, condition.heads, **self._steering(condition)),
+            **condition.tags,
+        }
 
     @cached_property
     def _opened(self) -> tuple[Qwen3VL, Processor]:
         name = self.settings.model
-        if name == TESTBED:
-            # Converted first, as a real checkpoint would be.
+        if name == TESTBED and not several():
+            # Converted first, as a real checkpoint would be; but Orbax has several processes write one together.
             name = str(self.folder / "checkpoint")
             if not Path(name).exists():
                 to_orbax(source(TESTBED), Path(name))
-        return open_model(name, self.settings.dtype)
+        return open_model(name, self.settings.dtype, self.mesh)
 
     @cached_property
     def _model_facts(self) -> dict[str, Any]:
@@ -288,37 +314,6 @@ class Lab:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return facts
 
-    def _claim(self) -> None:
-        """Makes the folder this run's, or finds that it is."""
-        self._drawn: dict[Purpose, list[Strip]] = {}
-        self.skipped = 0
-        self.failed: list[str] = []
-        path = self.folder / "settings.json"
-        # Another judge may go over the same answers.
-        mine = json.loads(json.dumps({**dataclasses.asdict(self.settings), "judge": None}))
-        if not path.exists():
-            if self.folder.exists() and (
-                not self.folder.is_dir() or set(self.folder.iterdir()) - {*_leftovers(self.folder)}
-            ):
-                raise InputError(f"{self.folder} exists already and is no run: give another --out")
-            write_json(path, mine)
-            return
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            differing = [name for name in mine if theirs.get(name) != mine[name]]
-        except (OSError, ValueError, AttributeError):
-            raise InputError(f"{path} cannot be read: give another --out") from None
-        if differing:
-            name = differing[0]
-            raise InputError(
-                f"{self.folder} holds a run with {name} {theirs.get(name)} instead of {mine[name]}: give another --out"
-            )
-        for left in _leftovers(self.folder):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
-
 
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
@@ -327,9 +322,12 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], 
         yield bar.update
 
 
-def _leftovers(folder: Path) -> list[Path]:
-    """What a kill has left half-written."""
-    return [*folder.rglob("*.partial-*"), *folder.rglob(".*.partial")]
+def _by_size(pictures: Sequence[Picture]) -> list[list[int]]:
+    """Numbers of the pictures in a few classes of like size, so that little is compiled."""
+    areas = [math.prod(picture.size) for picture in pictures]
+    bounds = buckets(areas, SHAPES)
+    classes = np.searchsorted(bounds, areas).tolist()
+    return [[number for number, place in enumerate(classes) if place == which] for which in range(len(bounds))]
 
 
 def _key(picture: Picture, text: str) -> str:

@@ -1,16 +1,26 @@
-"""The options that say what a run depends on, the same for every command. What is not given is left to the presets."""
+"""The options that say what a run depends on and where it runs, the same for every command.
 
+What is not given is left to the presets.
+"""
+
+import sys
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
+
+from experiments.processes import Cluster, is_worker, joined, share, supervise
+from qwen3vl_jax.errors import InputError
 
 MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
 COUNT, FEW = click.IntRange(1), click.IntRange(2)
 OPTIONS: dict[str, dict[str, Any]] = {
-    "model": dict(
-        default="testbed", show_default=True, help="A converted checkpoint, a Hugging Face folder or a hub name."
+    "model": dict(help="A converted checkpoint, a Hugging Face folder or a hub name (default: testbed)."),
+    "mesh": dict(
+        metavar="data=D,model=M", help="Spread strips and weights over D x M devices; all on one device without."
     ),
     "dtype": dict(
         type=click.Choice(["float32", "bfloat16"]), help="Compute in this; float32 on a CPU, else as stored, without."
@@ -47,3 +57,32 @@ def options(*names: str) -> Callable[[Command], Command]:
         return command
 
     return give
+
+
+def together(command: Command) -> Command:
+    """Gives a command with --out, --mesh and --judge the options of a run of several processes, and makes it one of them."""
+
+    @click.option("--processes", metavar="auto|N", help="Run as one of N processes that do the same command together.")
+    @click.option("--process", type=int, help="Which one this is, from 0; it finds out by itself with `auto`.")
+    @click.option("--coordinator", metavar="HOST:PORT", help="Of process 0, any free port; likewise.")
+    @wraps(command)
+    def run(
+        processes: str | None, process: int | None, coordinator: str | None, out: Path | None, **given: Any
+    ) -> None:
+        if processes is None:
+            if process is not None or coordinator is not None:
+                raise InputError("--process and --coordinator are for several processes: give --processes N, too")
+            return command(out=out, **given)
+        cluster = Cluster(processes, process, coordinator)
+        if not given["mesh"]:
+            raise InputError("several processes share one model: give --mesh, as data=4,model=2")
+        if (given["judge"] or "").startswith("chat:"):
+            raise InputError(
+                "a chat judge is asked by one process: let `gaze judge` ask it afterwards, without --processes"
+            )
+        if not is_worker():
+            sys.exit(supervise())
+        with joined(cluster) as scratch:
+            command(out=share(out, scratch), **given)
+
+    return run

@@ -86,7 +86,7 @@ class Prober:
         spelled = [[processor.tokenizer(processor.chat(text))["input_ids"] for text in kind] for kind in kinds]
         text = max(len(tokens) for kind in spelled for tokens in kind)
         how = processor.settings
-        sizes = {strip.image.size for strip in strips}
+        sizes = {strip.size for strip in strips}
         resized = [smart_resize(high, wide, how.factor, how.min_pixels, how.max_pixels) for wide, high in sizes]
         patches = max(high * wide for high, wide in resized) // how.patch_size**2
         tokens = letter_tokens(processor.tokenizer, LETTERS)
@@ -134,7 +134,7 @@ class Prober:
         ]
 
     def begun(
-        self, strips: Sequence[Strip], questions: Sequence[str], room: int = 0, at_once: int | None = None
+        self, strips: Sequence[Strip], questions: Sequence[str], at_once: int | None = None
     ) -> Iterator[tuple[int, Begun]]:
         """All questions about some strips at a time, in batches of one shape, and how many of their strips count.
 
@@ -149,7 +149,7 @@ class Prober:
             images = some + [some[-1].copy() for _ in range(size - len(some))]
             asked = self.processor(texts * size, [[image] for image in images for _ in texts], patches=self.patches)
             prefix, endings = split(asked.prompt, size, self.text + cells, self.ending)
-            yield len(some), begin(self.model, jax.tree.map(jnp.asarray, asked.images), prefix, endings, room=room)
+            yield len(some), begin(self.model, jax.tree.map(jnp.asarray, asked.images), prefix, endings)
 
 
 def probes(strips: Sequence[Strip], panels: int, seed: int) -> Probes:

@@ -1,23 +1,20 @@
-"""`gaze reproduce`: the paper's experiments one after the other, and one report of them all."""
+"""`gaze reproduce`: the paper's experiments one after the other, and one report of them all; `gaze judge`: once more."""
 
-import json
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from experiments.judging import make_judge
 from experiments.lab import Lab
 from experiments.records import write_json
 from experiments.runner import NAMES, experiment, perform
-from experiments.settings import Settings
+from experiments.settings import Settings, as_saved
 from experiments.study import example
-from experiments.telling import interval, percent
+from experiments.tables import steering_table
 from gaze.book import Chapter, Cover, write_book
 from gaze.judge import Item
 from gaze.judge_chat import Chat
@@ -45,20 +42,20 @@ def reproduce(out: Path, settings: Settings, names: Sequence[str]) -> Path:
     page = write_book(lab.folder, cover(lab, chapters), chapters)
     write_json(lab.folder / "timing.json", seconds)
     if SHORT[1] in names:
-        Console().print(table(_results(lab, SHORT[1]), lab.settings.evaluation))
+        Console().print(steering_table(lab, SHORT[1]))
     click.echo(f"Report: {page}")
     return page
 
 
-def judge_again(folder: Path, judge: str) -> Path:
+def judge_again(folder: Path, judge: str, mesh: str | None = None) -> Path:
     """Sums up a run once more under another judge: a second pass over what is saved. The model does not answer again."""
-    lab = _saved(folder, judge)
-    return reproduce(folder, lab.settings, [name for name in ALL if (folder / name / "results.json").exists()])
+    names = [name for name in ALL if (folder / name / "results.json").exists()]
+    return reproduce(folder, as_saved(folder, {"judge": judge, "mesh": mesh}), names)
 
 
 def rehearse(folder: Path, judge: str) -> str:
     """What a chat judge would be sent for the answers of experiments 4 and 5; sends nothing."""
-    lab = _saved(folder, "exact")
+    lab = Lab(folder, as_saved(folder, {"judge": "exact"}))
     chat = make_judge(judge, lab.likelihood, dry_run=True)
     if not isinstance(chat, Chat):
         raise InputError(f"the {judge} judge sends nothing anyway: only chat:MODEL needs a dry run")
@@ -66,15 +63,6 @@ def rehearse(folder: Path, judge: str) -> str:
     rows = [row for name in ("e4_vqa", "e5_static") for row in lab.answers(name)]
     chat([Item(by_name[row["strip"]], row["text"]) for row in rows])
     return str(chat.bill)
-
-
-def _saved(folder: Path, judge: str) -> Lab:
-    """A run as it was, under a judge."""
-    try:
-        saved = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"there is no run in {folder}: give a folder that `gaze reproduce` wrote") from None
-    return Lab(folder, Settings(**{**saved, "judge": judge, "models": tuple(saved["models"])}))
 
 
 def cover(lab: Lab, chapters: Sequence[Chapter]) -> Cover:
@@ -104,29 +92,3 @@ def cover(lab: Lab, chapters: Sequence[Chapter]) -> Cover:
         [chapter.findings[0] for chapter in chapters if chapter.findings],
         example(lab, SHORT[1]) if (lab.folder / SHORT[1] / "results.json").exists() else None,
     )
-
-
-def table(results: dict[str, Any], strips: int) -> Table:
-    """What a person wants to see first."""
-    found = results["conditions"]
-    question = results["unsteered"]["question"]
-    shown = Table(title=f'"{question}" steered to each panel, {strips} strips')
-    for column in ("heads", "describes the chosen panel", "95 % interval", "answers"):
-        shown.add_column(column, justify="left" if column == "heads" else "right")
-    names = {
-        "gaze": f"{found['gaze']['k']} gaze heads",
-        "random": f"as many random heads, {len(found['random']['against']['accuracies'])} draws",
-        "all": f"all {found['all']['k']} heads",
-    }
-    for name, label in names.items():
-        shown.add_row(label, percent(found[name]["accuracy"]), interval(found[name]), str(found[name]["n"]))
-    asked = found["asked"]
-    shown.caption = (
-        f"Asked for a panel by its number, unsteered, it is right in {percent(asked['accuracy'])} of {asked['n']}."
-    )
-    return shown
-
-
-def _results(lab: Lab, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((lab.place(name) / "results.json").read_text(encoding="utf-8"))
-    return found

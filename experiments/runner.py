@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from convert.cli import run
+from experiments import processes
 from experiments.lab import Lab
-from experiments.options import options
+from experiments.options import options, together
 from experiments.records import write_json
 from experiments.settings import settled
 from gaze.book import Chapter
@@ -54,13 +54,14 @@ def script(one: ModuleType) -> None:
         "--out", required=True, type=click.Path(path_type=Path), help="Run folder; goes on where it was left."
     )
     @options()
-    def command(out: Path, model: str, **given: Any) -> None:
-        lab = Lab(out, settled(model, given))
+    @together
+    def command(out: Path, **given: Any) -> None:
+        lab = Lab(out, settled(given))
         chapters = perform_all(lab, [NAMES[0], one.NAME] if one.NUMBER != 1 else [one.NAME])
         for finding in chapters[-1].findings:
             click.echo(finding)
 
-    run(command, one.NAME)
+    processes.main(command, one.NAME)
 
 
 def perform_all(lab: Lab, names: Sequence[str]) -> list[Chapter]:

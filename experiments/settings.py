@@ -1,4 +1,4 @@
-"""What a run depends on, and what it is unless somebody says otherwise."""
+"""What a run depends on, where it runs, and what both are unless somebody says otherwise."""
 
 import json
 from dataclasses import dataclass, fields, replace
@@ -7,13 +7,15 @@ from typing import Any
 
 from experiments.models import TESTBED, source
 from experiments.testbed.strips import CHECKPOINT
+from qwen3vl_jax.errors import InputError
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run depends on.
+    """What a run depends on; but its answers do not depend on the judge, nor its results on the mesh.
 
     Attributes:
+      mesh: see `experiments.meshes`.
       strips: where strips come from (see `experiments.sources`).
       discovery_strips: where those for discovery come from, if elsewhere (the paper finds heads on other comics).
       share: whether discovery and evaluation may use the same strips.
@@ -30,6 +32,7 @@ class Settings:
 
     model: str = TESTBED
     dtype: str | None = None
+    mesh: str | None = None
     strips: str = TESTBED
     discovery_strips: str | None = None
     share: bool = False
@@ -71,9 +74,24 @@ def presets(model: str) -> Settings:
     return Settings(model=model, judge="likelihood")
 
 
-def settled(model: str, given: dict[str, Any]) -> Settings:
-    """The presets for a model, and what a person has given."""
+def settled(given: dict[str, Any]) -> Settings:
+    """The presets for a model, and what a person has given; None stands for what they have not."""
+    return _with(presets(given.get("model") or TESTBED), given)
+
+
+def as_saved(folder: Path, given: dict[str, Any]) -> Settings:
+    """The settings of the run in a folder, and what a person has given.
+
+    Raises InputError if there is no run.
+    """
+    try:
+        saved = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"there is no run in {folder}: give a folder that `gaze reproduce` wrote") from None
+    judge = presets(saved["model"]).judge
+    return _with(Settings(**{**saved, "judge": judge, "models": tuple(saved["models"])}), given)
+
+
+def _with(settings: Settings, given: dict[str, Any]) -> Settings:
     names = {field.name for field in fields(Settings)}
-    return replace(
-        presets(model), **{name: value for name, value in given.items() if value is not None and name in names}
-    )
+    return replace(settings, **{name: value for name, value in given.items() if value is not None and name in names})

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.comics import Comics, HubRows, PanelFolders, RawPages
+from experiments.processes import shares, union
 from experiments.testbed.strips import draw_strips
 from gaze.strips import Picture, Strip
 from qwen3vl_jax.errors import InputError
@@ -85,9 +87,9 @@ class Kept:
 
     def draw(self, purpose: Purpose, count: int) -> list[Strip]:
         strips: list[Strip] = []
-        for name in self.lanes[purpose]:
-            if len(strips) < count and (strip := self._opened(name)):
-                strips.append(strip)
+        lane = iter(self.lanes[purpose])
+        while names := [*islice(lane, count - len(strips))]:
+            strips += self._usable(names)
         if len(strips) < count:
             raise InputError(
                 f"{self.spec} has {len(self.comics.names)} strips, of which {len(strips)} are left for {purpose} and "
@@ -95,15 +97,23 @@ class Kept:
             )
         return strips
 
-    def _opened(self, name: str) -> Strip | None:
-        if name in dict(self.skipped):
-            return None
-        try:
-            return self.comics.open(name)
-        except InputError as error:
-            self.skipped.append((name, str(error)))
-            click.echo(f"skipped {name}: {error}", err=True)
-            return None
+    def _usable(self, names: Sequence[str]) -> list[Strip]:
+        """The strips that can be read; each of several processes has looked at the pixels of its share of them."""
+        known = dict(self.skipped)
+        strips, faults = {}, {}
+        for name, mine in zip(names, shares(len(names)), strict=True):
+            try:
+                if name not in known:
+                    strips[name] = self.comics.open(name)
+                    if mine:
+                        strips[name].image.load()
+            except InputError as error:
+                faults[name] = str(error)
+        faults = union(faults)
+        for name in [name for name in names if name in faults]:
+            self.skipped.append((name, faults[name]))
+            click.echo(f"skipped {name}: {faults[name]}", err=True)
+        return [strip for name, strip in strips.items() if name not in faults]
 
 
 def deal(names: Sequence[str], seed: int, counts: Mapping[Purpose, int], share: bool) -> dict[Purpose, list[str]]:
@@ -141,7 +151,7 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 def fingerprint(pictures: Sequence[Picture]) -> str:
     """Twelve hex digits for provenance: a hash of the pictures' names, sizes and captions, in their order."""
-    told = [(picture.name, picture.image.size, len(picture), picture.captions) for picture in pictures]
+    told = [(picture.name, picture.size, len(picture), picture.captions) for picture in pictures]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 

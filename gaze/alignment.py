@@ -46,7 +46,7 @@ class Alignment:
 def alignment(picture: Strip | Photo, settings: ImageSettings) -> Alignment:
     """Where a picture's panels or boxes lie; edges on the rim of the picture always fit, and are left out."""
     grid = token_grid(picture, settings)
-    width, height = picture.image.size
+    width, height = picture.size
     patch = settings.patch_size
     processed = grid[1] * patch, grid[0] * patch
     scale = processed[0] / width, processed[1] / height
@@ -64,14 +64,14 @@ def alignment(picture: Strip | Photo, settings: ImageSettings) -> Alignment:
 
 def token_grid(picture: Picture, settings: ImageSettings) -> Grid:
     """(rows, cols) of the processed picture in patches."""
-    width, height = picture.image.size
+    width, height = picture.size
     rows, cols = smart_resize(height, width, settings.factor, settings.min_pixels, settings.max_pixels)
     return rows // settings.patch_size, cols // settings.patch_size
 
 
 def centred(picture: Picture, box: Box, settings: ImageSettings) -> bool:
     """Whether a box holds the centre of an image token; if not, it has but the token that it overlaps most."""
-    return box_cells(token_grid(picture, settings), box, picture.image.size, settings.merge_size)[1]
+    return box_cells(token_grid(picture, settings), box, picture.size, settings.merge_size)[1]
 
 
 def _edges(picture: Strip | Photo) -> tuple[list[float], list[float]]:

@@ -1,29 +1,35 @@
-"""Many questions about many strips: discovery and steered answers in batches of one shape, so that little is compiled.
+"""Many questions about many strips: discovery and steered answers, in batches of few shapes and over any mesh.
 
-Strips are encoded once and shared by all the prompts about them.
+A strip is encoded once and what its prompts share is read once (`qwen3vl_jax.trunk`); its answers decode together with those
+of other strips, and one that is finished gives way to the next (`qwen3vl_jax.pool`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
+from gaze.batches import Shape, chunks, shapes
 from gaze.regions import region_keys
 from gaze.score import Mass, panel_attention, split
-from gaze.steer import steering
-from gaze.strips import Photo, Picture
-from qwen3vl_jax.generate import generate
+from gaze.steer import Steering, first_row, steering
+from gaze.strips import Picture
+from qwen3vl_jax.generate import State, begin, vocabulary
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.pool import FREE, Wave, drain
 from qwen3vl_jax.processing import Batch, Processor
 from qwen3vl_jax.sampling import Sampling
+from qwen3vl_jax.sharding import fetch, local_rows, mesh_of, spread
+from qwen3vl_jax.trunk import Trunk, branch, grow
 from qwen3vl_jax.vision import Vision
-
-Item = TypeVar("Item")
 
 Progress = Callable[[int], object]
 """Called with the number of prompts that have just been done."""
@@ -37,23 +43,36 @@ class Ask:
       strip: its number in the list of strips.
       heads: 1 at the heads to steer.
       targets: panel to look at in each step, from 0, -1 for none; the last one holds (see `gaze.steer.schedule`).
+      strength, mode, precision, rows: see `gaze.steer.steering`.
     """
 
     strip: int
     heads: Float32[np.ndarray, "layer heads"]
     targets: Int32[np.ndarray, " step"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How answers are generated: the bias (see `gaze.steer.steering`), when to stop, and how many are made at once."""
-
-    sampling: Sampling
-    max_new: int
     strength: float = 10_000.0
     mode: str = "boost_suppress"
     precision: str = "ordered"
     rows: str = "all"
+
+    @property
+    def touches_prompt(self) -> bool:
+        """Whether the prompt is read in another way than without steering."""
+        return self.first < len(self.heads)
+
+    @property
+    def first(self) -> int:
+        """The first layer in which the prompt is read in another way; the number of layers if there is none."""
+        steered = np.flatnonzero(self.heads.any(axis=1))
+        alone = self.targets[0] < 0 or self.rows == "decoded" or not len(steered)
+        return len(self.heads) if alone else int(steered[0])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are generated: how to sample and when to stop, and how many strips and answers at once."""
+
+    sampling: Sampling
+    max_new: int
     batch: int = 96
     strips: int = 16
 
@@ -84,23 +103,26 @@ def discover(
 ) -> Mass:
     """How much the last prompt token looks at each panel, for each of the `questions` (one per panel) about each strip.
 
+    Strips are spread over the data axis of the mesh on which the model lies, if any.
+
     Returns:
       Mass [strip, question, layer, head, panel] of every head; see `gaze.score` for what to make of it.
     """
-    found = []
-    size = min(batch, len(strips))
-    for piece in _cut(strips, size):
-        chunk = _fill(piece, size)
-        texts = [processor.chat(question) for question in questions] * len(chunk)
-        pictures = [[strip.image] for strip in chunk for _ in questions]
-        asked = processor(texts, pictures)
-        assert asked.images is not None
-        prefix, suffixes = split(asked.prompt, len(chunk))
-        keys = _panel_keys(chunk, asked, prefix.image_cell, processor)
-        mass = panel_attention(model, _on_device(asked.images), prefix, suffixes, keys)
-        found.append(np.asarray(mass)[: len(piece)])
-        progress(len(piece) * len(questions))
-    return np.concatenate(found)
+    texts = [processor.chat(question) for question in questions]
+    size = _size(model, batch, len(strips))
+    found: dict[int, np.ndarray] = {}
+    for shape, numbers in chunks(shapes(processor, strips, [texts] * len(strips)), size):
+        mesh = mesh_of(model)
+        some = _fill([strips[number] for number in numbers], size, local_rows(mesh, size))
+        pictures = [[strip.image] for strip in some for _ in texts]
+        asked = processor(texts * len(some), pictures, length=shape.length, patches=shape.patches)
+        prefix, suffixes = split(asked.prompt, len(some), shape.prefix, shape.suffix)
+        keys = _panel_keys(some, asked, prefix.image_cell, processor)
+        inputs = spread((_images(asked), prefix, suffixes, keys), mesh, size)
+        mass = fetch(panel_attention(model, inputs[0].replace(groups=size), *inputs[1:]))
+        found |= zip(numbers, mass, strict=False)
+        progress(len(numbers) * len(questions))
+    return np.stack([found[number] for number in range(len(strips))])
 
 
 def answers(
@@ -111,62 +133,112 @@ def answers(
     asks: Sequence[Ask],
     settings: Settings,
     progress: Progress = lambda done: None,
+    shape: Shape | None = None,
 ) -> list[Int32[np.ndarray, " token"]]:
-    """The tokens of the answer to every ask, in their order.
+    """The tokens of the answer to every ask, in their order; over a mesh as `discover`.
 
     Args:
       question: for all strips, or one for each.
+      shape: what holds all of these strips and prompts. If given, fewer strips than `settings.strips` are filled up, as
+        others are to follow.
     """
     questions = [question] * len(strips) if isinstance(question, str) else list(question)
+    fits = [shape] * len(strips) if shape else shapes(processor, strips, [[processor.chat(one)] for one in questions])
+    size = _size(model, settings.strips, settings.strips if shape else len(strips))
+    said: dict[int, np.ndarray] = {}
+    for room, numbers in chunks(fits, size):
+        rows = [[number for number, ask in enumerate(asks) if ask.strip == strip] for strip in numbers]
+        if not any(rows):
+            continue
+        mine = local_rows(mesh_of(model), size)
+        some = _fill([strips[number] for number in numbers], size, mine)
+        asked = ([questions[number] for number in numbers] + [questions[numbers[-1]]] * size)[:size][mine]
+        encoded = encode(model, processor, some, asked, room, size)
+        waves = _waves(model, encoded, [*rows, *[[]] * (size - len(rows))], asks, settings, room)
+        for number, tokens in drain(model, waves, settings.sampling, _shards(model)):
+            said[number] = tokens
+            progress(1)
+    return [said[number] for number in range(len(asks))]
+
+
+def encode(
+    model: Qwen3VL,
+    processor: Processor,
+    strips: Sequence[Picture],
+    questions: Sequence[str],
+    shape: Shape | None = None,
+    rows: int | None = None,
+) -> Encoded:
+    """Prompts and image tokens of some strips, one question each.
+
+    Args:
+      shape: what to pad to, by default the least.
+      rows: if given, these are this process's part of so many strips, which are spread over the model's mesh.
+    """
+    length, patches = (None, None) if shape is None else (shape.length, shape.patches)
+    texts, pictures = [processor.chat(text) for text in questions], [[strip.image] for strip in strips]
+    asked = processor(texts, pictures, length=length, patches=patches)
+    images = _images(asked)
+    if rows is not None:
+        images = spread(images, mesh_of(model), rows).replace(groups=rows)
+    panels = _panel_keys(strips, asked, asked.prompt.image_cell, processor)
+    return Encoded(asked.prompt, _encode(model, images), panels)
+
+
+def _waves(
+    model: Qwen3VL,
+    encoded: Encoded,
+    rows: Sequence[Sequence[int]],
+    asks: Sequence[Ask],
+    settings: Settings,
+    shape: Shape,
+) -> Iterator[Wave]:
+    """The answers about some strips, a few about each at a time; `rows` gives the numbers of the asks about each strip."""
+    mesh, mine = mesh_of(model), local_rows(mesh_of(model), len(rows))
+    most = max(map(len, rows))
+    copies = -(-most // -(-most // max(settings.batch // len(rows), 1)))
     steps = max(len(ask.targets) for ask in asks)
-    size = min(settings.strips, len(strips))
-    done: dict[int, np.ndarray] = {}
-    for numbers in _cut(range(len(strips)), size):
-        about = [number for number, ask in enumerate(asks) if ask.strip in numbers]
-        chunk = _fill([strips[number] for number in numbers], size)
-        asked = [questions[number] for number in numbers]
-        encoded = encode(model, processor, chunk, asked + asked[-1:] * (size - len(asked)))
-        for part in _cut(about, settings.batch):
-            filled = [asks[number] for number in part]
-            filled += filled[-1:] * (min(settings.batch, len(asks)) - len(part))
-            places = [numbers.index(ask.strip) for ask in filled]
-            done |= zip(part, _answer(model, encoded, places, filled, steps, settings), strict=False)
-            progress(len(part))
-    return [done[number] for number in range(len(asks))]
+    prompt, nobody = spread(encoded.prompt, mesh, len(rows)), unsteered(model, 0)
+    prompts, panels = jax.tree.map(lambda leaf: np.repeat(leaf, copies, axis=0), (encoded.prompt, encoded.panels))
+    shared: tuple[tuple[int, int], Trunk] | None = None
+    for start, first, names in _pieces(rows, asks, copies, shape):
+        if shared is None or shared[0] != (start, first):
+            shared = (start, first), _grow(model, prompt, encoded.vision, np.int32(first), start=start)
+        chosen = [nobody if name == FREE else asks[name] for name in names[mine].reshape(-1)]
+        plan = spread(_plan(chosen, prompts, panels, steps), mesh, len(rows))
+        state = _branch(model, shared[1], prompt, plan, settings.sampling, names.reshape(-1), max_new=settings.max_new)
+        yield Wave(state, plan, names.reshape(-1))
 
 
-def encode(model: Qwen3VL, processor: Processor, strips: Sequence[Picture], questions: Sequence[str]) -> Encoded:
-    """Prompts and image tokens of some strips, one question each."""
-    asked = processor([processor.chat(text) for text in questions], [[strip.image] for strip in strips])
-    assert asked.images is not None
-    return Encoded(
-        asked.prompt,
-        _encode(model, _on_device(asked.images)),
-        _panel_keys(strips, asked, asked.prompt.image_cell, processor),
-    )
+def _pieces(
+    rows: Sequence[Sequence[int]], asks: Sequence[Ask], copies: int, shape: Shape
+) -> Iterator[tuple[int, int, Int32[np.ndarray, "strip copy"]]]:
+    """Numbers of asks that branch off together, with the first row and the first layer that they change.
+
+    Those that are steered in the highest layers come first, so that trunks are long.
+    """
+    starts = {n: first_row(asks[n].rows, shape.length, shape.suffix) for n in chain(*rows) if asks[n].touches_prompt}
+    distinct = sorted(set(starts.values())) or [shape.length - 1]
+    for start in distinct:
+        # What leaves the prompt alone fits in anywhere.
+        group = [[number for number in some if starts.get(number, distinct[0]) == start] for some in rows]
+        group = [sorted(some, key=lambda number: -asks[number].first) for some in group]
+        for piece in range(0, max(map(len, group)), copies):
+            names = [(some[piece : piece + copies] + [FREE] * copies)[:copies] for some in group]
+            first = min(asks[number].first for number in chain(*names) if number != FREE)
+            yield start, first, np.array(names, np.int32)
 
 
-def _answer(
-    model: Qwen3VL, encoded: Encoded, places: list[int], rows: list[Ask], steps: int, settings: Settings
-) -> list[Int32[np.ndarray, " token"]]:
-    where = np.array(places)
-    targets = np.stack([np.pad(ask.targets, (0, steps - len(ask.targets)), mode="edge") for ask in rows])
-    prompt: Prompt = jax.tree.map(lambda leaf: np.asarray(leaf)[where], encoded.prompt)
-    plan = steering(
-        np.stack([ask.heads for ask in rows], axis=1),
+def _plan(asks: Sequence[Ask], prompt: Prompt, panels: Bool[np.ndarray, "row panel key"], steps: int) -> Steering:
+    """What steers one row for each ask."""
+    return steering(
+        np.stack([ask.heads for ask in asks], axis=1),
         prompt,
-        encoded.panels[where],
-        targets,
-        settings.strength,
-        settings.mode,
-        settings.precision,
-        settings.rows,
+        panels,
+        np.stack([np.pad(ask.targets, (0, steps - len(ask.targets)), mode="edge") for ask in asks]),
+        np.array([ask.strength for ask in asks], np.float32),
+        *([getattr(ask, name) for ask in asks] for name in ("mode", "precision", "rows")),
     )
-    generation = generate(
-        model, prompt, encoded.vision, plan, settings.sampling, jax.random.key(0), max_new=settings.max_new
-    )
-    tokens, length = np.asarray(generation.tokens), np.asarray(generation.length)
-    return [row[:count] for row, count in zip(tokens, length, strict=True)]
 
 
 @jax.jit
@@ -174,8 +246,33 @@ def _encode(model: Qwen3VL, images: Images) -> Vision:
     return model.encode(images)
 
 
-def _on_device(images: Images) -> Images:
-    return jax.tree.map(jnp.asarray, images)
+@partial(jax.jit, static_argnames="start")
+def _grow(model: Qwen3VL, prompt: Prompt, vision: Vision, first: Int32[Array, ""], *, start: int) -> Trunk:
+    return grow(model, prompt, vision, first, start=start)
+
+
+@partial(jax.jit, static_argnames="max_new")
+def _branch(
+    model: Qwen3VL,
+    trunk: Trunk,
+    prompt: Prompt,
+    plan: Steering,
+    sampling: Sampling,
+    names: Int32[Array, "row"],
+    *,
+    max_new: int,
+) -> State:
+    copies = len(names) // len(prompt.tokens)
+    output = branch(model, trunk, plan.at(0, prompt.tokens.shape[1]), copies)
+    seen = jnp.repeat(vocabulary(model, prompt), copies, axis=0)
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(names)
+    limit = jnp.where(names == FREE, 1, max_new)
+    return begin(model, output, seen, sampling, keys, limit, max_new=max_new)
+
+
+def _images(asked: Batch) -> Images:
+    assert asked.images is not None
+    return asked.images
 
 
 def _panel_keys(
@@ -183,9 +280,8 @@ def _panel_keys(
 ) -> Bool[np.ndarray, "strip panel key"]:
     """Which keys of each strip's row show each of its panels."""
     assert image_cell is not None
-    assert asked.images is not None
     merge = processor.settings.merge_size
-    stride = asked.images.patches.shape[1] // merge**2
+    stride = _images(asked).patches.shape[1] // merge**2
     number = {id(strip.image): 0 for strip in strips}
     number = {key: place for place, key in enumerate(number)}
     keys = []
@@ -198,12 +294,26 @@ def _panel_keys(
     return np.stack([np.pad(regions, ((0, most - len(regions)), (0, 0))) for regions in keys])
 
 
-def _cut(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _size(model: Qwen3VL, wanted: int, strips: int) -> int:
+    """How many strips to take at once: a multiple of the mesh's data axis."""
+    shards = _shards(model)
+    return -(-min(wanted, strips) // shards) * shards
 
 
-def _fill(strips: Sequence[Picture], size: int) -> list[Picture]:
-    """Some strips, filled up to `size`. A filler gets a picture of its own, as a picture seen twice is encoded once."""
-    copies = [strips[-1].image.copy() for _ in range(size - len(strips))]
-    return [*strips, *(Photo("", image, ((0, 0, *image.size),)) for image in copies)]
+def _shards(model: Qwen3VL) -> int:
+    mesh = mesh_of(model)
+    return 1 if mesh is None else mesh.shape["data"]
+
+
+def _fill(strips: Sequence[Picture], size: int, mine: slice) -> list[Picture]:
+    """This process's part of some strips, of which the last one is repeated up to `size`.
+
+    Each with a picture of its own, as one seen twice is encoded once.
+    """
+    filled: dict[int, Picture] = {}
+    for strip in [*strips, *[strips[-1]] * (size - len(strips))][mine]:
+        own = copy(strip)
+        if id(own.image) in filled:
+            vars(own).update(image=own.image.copy())
+        filled[id(own.image)] = own
+    return list(filled.values())

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from itertools import accumulate
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import ExifTags, Image, ImageDraw
 
-from gaze.strips import Strip
+from gaze.strips import Strip, Unread
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageLike, open_image
+from qwen3vl_jax.images import ImageLike, open_image, opened
 
 HEIGHT = 256
 WIDTH_STEP = 32
@@ -25,18 +26,26 @@ def compose(name: str, panels: Sequence[ImageLike], captions: Sequence[str] = ()
     Raises InputError without panels, for a number of captions that is not theirs, for panels so flat that the strip
     would be 200 times as wide as high, and for pictures as `open_image`.
     """
+    strip = arrange(name, panels, captions)
+    return Strip(name, strip.image, strip.widths, strip.captions)
+
+
+def arrange(name: str, panels: Sequence[ImageLike], captions: Sequence[str] = ()) -> Unread:
+    """As `compose`, but of files only the headers are read: what is wrong with the pixels is raised when they are."""
     if not panels or len(captions) not in (0, len(panels)):
         raise InputError(
             f"{name} has {len(panels)} panels and {len(captions)} captions: give one caption to each, or none"
         )
-    images = [open_image(panel) for panel in panels]
-    widths = tuple(panel_width(*image.size) for image in images)
+    widths = tuple(panel_width(*_size(panel)) for panel in panels)
     if sum(widths) > WIDEST * HEIGHT:
         raise InputError(f"{name} would make a strip of {sum(widths)} x {HEIGHT} pixels: its panels are too flat")
-    resized = [
-        image.resize((width, HEIGHT), Image.Resampling.LANCZOS) for image, width in zip(images, widths, strict=True)
-    ]
-    return Strip(name, side_by_side(resized), widths, tuple(captions))
+
+    def read() -> Image.Image:
+        sizes = [(width, HEIGHT) for width in widths]
+        lanczos = Image.Resampling.LANCZOS
+        return side_by_side([open_image(one).resize(size, lanczos) for one, size in zip(panels, sizes, strict=True)])
+
+    return Unread(name, read, widths, HEIGHT, tuple(captions))
 
 
 def panel_width(width: int, height: int) -> int:
@@ -69,9 +78,20 @@ def permuted(strip: Strip, order: Sequence[int]) -> Strip:
     """
     if sorted(order) != list(range(len(strip))):
         raise InputError(f"the order {list(order)} must name each of the panels 0 to {len(strip) - 1} once")
-    return Strip(
+    return Unread(
         strip.name,
-        side_by_side([strip.crop(panel) for panel in order]),
+        lambda: side_by_side([strip.crop(panel) for panel in order]),
         tuple(strip.widths[panel] for panel in order),
+        strip.size[1],
         tuple(strip.captions[panel] for panel in order) if strip.captions else (),
     )
+
+
+def _size(image: ImageLike) -> tuple[int, int]:
+    """Width and height of what `open_image` gives, from the header if it is a file."""
+    if isinstance(image, Image.Image | np.ndarray):
+        return open_image(image).size
+    with opened(image) as file:
+        width, height = file.size
+        turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (height, width) if turned else (width, height)

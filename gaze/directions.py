@@ -16,10 +16,11 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from qwen3vl_jax import generate
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.generate import Generation, State, decode
+from qwen3vl_jax.generate import Generation
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Output, Qwen3VL
 from qwen3vl_jax.sampling import Sampling
@@ -50,9 +51,9 @@ class Push:
     def at(self, step: ArrayLike, slots: int) -> Edits:
         """The edits of one pass over one token."""
         del slots
-        on = jnp.where(jnp.asarray(step) == 0, self.prompt, self.decoded)
-        amount = jnp.where(on, self.alpha, 0) * self.layers
-        return Edits(residual=(amount[:, None, None] * self.vectors)[:, :, None, :])
+        on = jnp.where(jnp.atleast_1d(step) == 0, self.prompt, self.decoded)
+        amount = self.layers[:, None] * jnp.where(on, self.alpha, 0)[None, :]
+        return Edits(residual=(amount[:, :, None] * self.vectors)[:, :, None, :])
 
 
 @struct.dataclass
@@ -100,16 +101,15 @@ def push(
     )
 
 
-@partial(jax.jit, static_argnames="room")
-def begin(model: Qwen3VL, images: Images, prefix: Prompt, questions: Prompt, *, room: int = 0) -> Begun:
+@jax.jit
+def begin(model: Qwen3VL, images: Images, prefix: Prompt, questions: Prompt) -> Begun:
     """Reads prompts up to their last token; every picture is encoded, and every prefix read, once.
 
     Args:
       prefix, questions: of `gaze.score.split`.
-      room: how many tokens may be generated behind the first one.
     """
     strips, (rows, suffix) = len(prefix.tokens), questions.tokens.shape
-    cache = model(prefix, model.encode(images)).cache.branch(rows // strips, suffix + room)
+    cache = model(prefix, model.encode(images)).cache.branch(rows // strips, suffix)
     words = jax.tree.map(lambda leaf: leaf[:, :-1], questions)
     return Begun(model(words, None, cache).cache, jnp.asarray(questions.tokens[:, -1]))
 
@@ -154,26 +154,13 @@ def sweep(
 
 @partial(jax.jit, static_argnames="max_new")
 def narrate(model: Qwen3VL, begun: Begun, plan: Push, stop: Int32[Array, "stops"], *, max_new: int) -> Generation:
-    """At most `max_new` tokens for every row, greedily, under a push; `begin` must have left room for them."""
-    rows, vocab = len(begun.last), model.config.text.vocab_size
-    none = jnp.zeros((rows,), bool)
-    seen, key = jnp.zeros((rows, vocab), bool), jax.random.key(0)
-    start = State(begun.cache, begun.last, none, seen, jnp.full((), -1, jnp.int32), key)
+    """At most `max_new` tokens for every row, greedily, under a push."""
+    rows = len(begun.last)
+    output = model.extend(begun.last[:, None], begun.cache, plan.at(0, begun.cache.slots))
+    seen, keys = jnp.zeros((rows, model.config.text.vocab_size), bool), jax.random.split(jax.random.key(0), rows)
     sampling = replace(Sampling.make(), stop=stop)
-
-    def more(carry: tuple[State, Array, Array]) -> Bool[Array, ""]:
-        return (carry[0].step + 1 < max_new) & ~jnp.all(carry[0].done)
-
-    def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
-        state, tokens, length = carry
-        state = decode(model, state, plan, sampling)
-        return state, tokens.at[:, state.step].set(state.token), length + (~state.done).astype(jnp.int32)
-
-    tokens, length = jnp.zeros((rows, max_new), jnp.int32), jnp.zeros((rows,), jnp.int32)
-    state, tokens, length = lax.while_loop(more, body, (start, tokens, length))
-    # The loop may have ended early; each row goes on with its own stop token.
-    tokens = jnp.where(jnp.arange(max_new)[None, :] < length[:, None], tokens, state.token[:, None])
-    return Generation(tokens, length)
+    state = generate.begin(model, output, seen, sampling, keys, jnp.full((rows,), max_new), max_new=max_new)
+    return generate.go_on(model, state, plan, sampling)
 
 
 def difference(plus: Float[np.ndarray, "pair layer embed"], minus: Float[np.ndarray, "pair layer embed"]) -> Direction:

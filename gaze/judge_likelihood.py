@@ -115,7 +115,7 @@ class Likelihood:
         patches = _roomy(largest // settings.patch_size**2)
         words = len(self.processor.tokenizer(chat)["input_ids"]) - 1
         length = words + patches // settings.merge_size**2
-        asked = self.processor([chat] * len(crops), [[crop] for crop in crops], length, patches)
+        asked = self.processor([chat] * len(crops), [[crop] for crop in crops], length=length, patches=patches)
         assert asked.images is not None
         return jax.tree.map(jnp.asarray, asked.images), asked.prompt
 

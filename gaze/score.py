@@ -17,6 +17,7 @@ from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Array, Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.text import KEYS, RUN
 
 Mass = Float[np.ndarray, "strip panel layer heads panel"]
 """Attention of the last prompt token: strip, panel asked about, layer, head, panel attended to."""
@@ -71,8 +72,11 @@ def panel_attention(
       groups: which keys of each prefix are summed, as `region_keys` of its `image_cell` gives them.
     """
     strips, suffix = len(prefix.tokens), questions.tokens.shape[1]
+    layers = model.config.text.num_hidden_layers
+    # Of the last layer the questions need no more than the keys.
+    work = jnp.full((layers,), RUN, jnp.int32).at[-1].set(KEYS)
+    cache = model(prefix, model.encode(images), work=work).cache
     keys = jnp.pad(groups, ((0, 0), (0, 0), (0, suffix))).astype(jnp.float32)
-    cache = model(prefix, model.encode(images), model.empty_cache(strips, keys.shape[2])).cache
     taps = Taps(rows=jnp.full((1, 1), suffix - 1, jnp.int32), groups=keys)
 
     def ask(tokens: Array, positions: Array, valid: Array) -> Float32[Array, "layer strip heads group"]:

@@ -1,6 +1,8 @@
 """What is looked at: a picture, its regions, and what each of them shows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Protocol, runtime_checkable
 
@@ -27,6 +29,10 @@ class Picture(Protocol):
 
     @property
     def captions(self) -> tuple[str, ...]: ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels; reads none of them."""
 
     def __len__(self) -> int:
         """The number of regions."""
@@ -58,6 +64,10 @@ class Strip:
         edges = [round(image.width * number / panels) for number in range(panels + 1)]
         return cls(name, image, tuple(right - left for left, right in pairwise(edges)))
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.size
+
     def __len__(self) -> int:
         return len(self.widths)
 
@@ -67,6 +77,32 @@ class Strip:
     def crop(self, region: int) -> Image.Image:
         left, right = list(pairwise(accumulate(self.widths, initial=0)))[region]
         return self.image.crop((left, 0, right, self.image.height))
+
+
+class Unread(Strip):
+    """A strip whose pixels are read when they are first looked at, so that a process reads only what it needs.
+
+    `read` gives a picture of the panels' widths and this height, or raises InputError then.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[], Image.Image],
+        widths: tuple[int, ...],
+        height: int,
+        captions: tuple[str, ...] = (),
+    ) -> None:
+        vars(self).update(name=name, widths=widths, captions=captions, _read=read, _height=height)
+
+    @cached_property
+    def image(self) -> Image.Image:  # type: ignore[override]
+        image: Image.Image = vars(self)["_read"]()
+        return image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return sum(self.widths), vars(self)["_height"]
 
 
 @dataclass(frozen=True)
@@ -83,12 +119,16 @@ class Photo:
     boxes: tuple[Box, ...]
     captions: tuple[str, ...] = ()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.size
+
     def __len__(self) -> int:
         return len(self.boxes)
 
     def cells(self, grid: Grid, merge: int) -> Bool[np.ndarray, "region cell"]:
         """As `box_cells`: a box that holds no cell's centre has the cell that it overlaps most."""
-        return np.stack([box_cells(grid, box, self.image.size, merge)[0] for box in self.boxes])
+        return np.stack([box_cells(grid, box, self.size, merge)[0] for box in self.boxes])
 
     def crop(self, region: int) -> Image.Image:
         left, top, right, bottom = self.boxes[region]

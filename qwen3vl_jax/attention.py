@@ -1,70 +1,128 @@
-"""Attention with an additive per-head mask as an argument and the asked readings as a value.
+"""Attention with an additive per-head mask as an argument, and what is read of it as a value of its own.
 
-Matches `eager_attention_forward` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`.
+Matches `eager_attention_forward` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`, except that queries are taken a
+block at a time: memory grows with the number of keys, not with its square.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Bool, Float
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from qwen3vl_jax.edits import Edits, Readings, Taps
+
+SCORES, FEWEST = 2**22, 64
+"""How many scores exist at once (16 MB of float32, about what a cache holds), but those of so many queries at least."""
+
+KeysValues = tuple[Float[Array, "batch kv _ head"], Float[Array, "batch kv _ head"]]
+"""Laid out as the products want them: transposing a cache in every step would cost more than the step."""
 
 
 def attend(
     q: Float[Array, "batch query heads head"],
-    k: Float[Array, "batch key kv head"],
-    v: Float[Array, "batch key kv head"],
-    allowed: Bool[Array, "#batch #query key"],
+    parts: Sequence[KeysValues],
+    seen: Bool[Array, "batch key"],
     edits: Edits | None = None,
-    taps: Taps | None = None,
-) -> tuple[Float[Array, "batch query heads head"], Readings | None]:
+    *,
+    causal: bool,
+) -> Float[Array, "batch query heads head"]:
     """Softmax attention; query head i reads key/value head i // (heads / kv).
 
     Args:
-      q, k, v: projected, normed and rotated; scores are scaled by head ** -0.5.
-      allowed: which keys a query may see.
+      q: projected, normed and rotated; scores are scaled by head ** -0.5.
+      parts: keys and values as they lie: those of the cache, if any, and behind them those of this pass.
+      seen: False at keys that no query may see. A query that may see nothing attends uniformly.
       edits: of this one layer (no layer axis).
-      taps: what to read from the weights.
-
-    Returns:
-      The mixed values and, if asked, the readings of this layer. A row that may see nothing attends uniformly.
+      causal: whether queries see no keys of this pass behind their own.
     """
-    kv = k.shape[2]
-    grouped = rearrange(q, "b q (kv g) d -> b q kv g d", kv=kv)
-    scores = jnp.einsum("bqkgd,bskd->bkgqs", grouped, k) * q.shape[-1] ** -0.5
-    scores = rearrange(scores, "b kv g q s -> b (kv g) q s").astype(jnp.float32)
-    scores = _edit(scores, edits)
-    scores = jnp.where(allowed[:, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    mixed = jnp.einsum("bkgqs,bskd->bqkgd", rearrange(weights, "b (kv g) q s -> b kv g q s", kv=kv), v)
-    return rearrange(mixed, "b q kv g d -> b q (kv g) d"), _read(weights, v, taps)
+    batch, count, heads, _ = q.shape
+    blocks = -(-count // max(SCORES // (batch * heads * seen.shape[1]), FEWEST))
+    size = -(-count // blocks)
+    # Rows beyond the last one repeat it and are dropped.
+    rows = np.minimum(np.arange(blocks * size), count - 1).astype(np.int32).reshape(blocks, 1, size)
+    ends = np.cumsum([k.shape[2] for k, _ in parts])[:-1].tolist()
+
+    def mix(block: Int[Array, "1 row"]) -> Float[Array, "batch kv group row head"]:
+        scores = _scores(q, parts, seen, edits, block, causal)
+        raised = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+        shares = zip(jnp.split(raised.astype(q.dtype), ends, axis=-1), parts, strict=True)
+        mixed = [
+            jnp.einsum("bkgrs,bksd->bkgrd", share, v, preferred_element_type=jnp.float32) for share, (_, v) in shares
+        ]
+        # Divided behind the product, where there is less to divide.
+        return (sum(mixed[1:], mixed[0]) / jnp.sum(raised, axis=-1, keepdims=True)).astype(q.dtype)
+
+    return rearrange(lax.map(mix, jnp.asarray(rows)), "n b kv g r d -> b (n r) (kv g) d")[:, :count]
 
 
-def _edit(scores: Float[Array, "batch heads query key"], edits: Edits | None) -> Float[Array, "batch heads query key"]:
-    if edits is None:
-        return scores
+def read(
+    q: Float[Array, "batch query heads head"],
+    parts: Sequence[KeysValues],
+    seen: Bool[Array, "batch key"],
+    edits: Edits | None,
+    taps: Taps,
+) -> Readings:
+    """What the tapped queries look at, causally; arguments as of `attend`, keys of `taps` in the order of the parts."""
+    weights = jax.nn.softmax(_scores(q, parts, seen, edits, taps.rows, causal=True), axis=-1)
+    weights = weights.astype(q.dtype).astype(jnp.float32)
+    groups = jnp.broadcast_to(taps.groups, (len(q), *taps.groups.shape[1:])).astype(jnp.float32)
+    mass = jnp.einsum("bkgrs,bns->brkgn", weights, groups, precision="highest")
+    value_mass = None
+    if taps.weigh_values:
+        norms = jnp.concatenate([jnp.linalg.norm(v.astype(jnp.float32), axis=-1) for _, v in parts], axis=-1)
+        value_mass = jnp.einsum("bkgrs,bks,bns->brkgn", weights, norms, groups, precision="highest")
+    by_head = "b r kv g n -> b r (kv g) n"
+    return Readings(rearrange(mass, by_head), None if value_mass is None else rearrange(value_mass, by_head))
+
+
+def _scores(
+    q: Float[Array, "batch query heads head"],
+    parts: Sequence[KeysValues],
+    seen: Bool[Array, "batch key"],
+    edits: Edits | None,
+    rows: Int[Array, "#batch row"],
+    causal: bool,
+) -> Float[Array, "batch kv group row key"]:
+    """What the softmax takes, for some rows of the queries and all keys; float32."""
+    grouped = rearrange(_take(q, rows, 1), "b r (kv g) d -> b kv g r d", kv=parts[0][0].shape[1])
+    scores = jnp.concatenate([jnp.einsum("bkgrd,bksd->bkgrs", grouped, k) for k, _ in parts], axis=-1)
+    scores = (scores * q.shape[-1] ** -0.5).astype(jnp.float32)
+    if edits is not None:
+        scores = _edit(scores, edits, rows)
+    allowed = seen[:, None, :]
+    if causal:
+        last = rows + (seen.shape[1] - q.shape[1])
+        allowed = allowed & (jnp.arange(seen.shape[1])[None, None, :] <= last[:, :, None])
+    return jnp.where(allowed[:, None, None], scores, jnp.finfo(jnp.float32).min)
+
+
+def _edit(
+    scores: Float[Array, "batch kv group row key"], edits: Edits, rows: Int[Array, "#batch row"]
+) -> Float[Array, "batch kv group row key"]:
+    kv = scores.shape[1]
     if edits.steer is not None:
         steer = edits.steer
-        bias = steer.heads[:, :, None, None] * steer.keys[:, None, None, :]
-        bias = bias if steer.rows is None else bias * steer.rows[:, None, :, None]
-        scores = jnp.where(steer.uniform & (bias != 0), 0, scores) + bias.astype(jnp.float32)
+        keys = steer.keys[:, None, :]
+        keys = keys if steer.rows is None else keys * _take(steer.rows, rows, 1)[:, :, None]
+        heads = rearrange(steer.heads, "b (kv g) -> b kv g 1 1", kv=kv)
+        bias = (heads * keys[:, None, None]).astype(jnp.float32)
+        scores = jnp.where(steer.uniform[:, None, None, None, None] & (bias != 0), 0, scores) + bias
     if edits.head_mask is not None:
-        scores = scores + edits.head_mask.astype(jnp.float32)
+        mask = edits.head_mask if edits.head_mask.shape[2] == 1 else _take(edits.head_mask, rows, 2)
+        one = mask.shape[1] == 1
+        mask = mask[:, :, None] if one else rearrange(mask, "b (kv g) r s -> b kv g r s", kv=kv)
+        scores = scores + mask.astype(jnp.float32)
     return scores
 
 
-def _read(
-    weights: Float[Array, "batch heads query key"], v: Float[Array, "batch key kv head"], taps: Taps | None
-) -> Readings | None:
-    if taps is None:
-        return None
-    batch, heads, _, keys = weights.shape
-    rows = jnp.broadcast_to(taps.rows, (batch, taps.rows.shape[1]))
-    groups = jnp.broadcast_to(taps.groups, (batch, taps.groups.shape[1], keys)).astype(jnp.float32)
-    read = jnp.take_along_axis(weights, rows[:, None, :, None], axis=2).astype(jnp.float32)
-    mass = jnp.einsum("bhrs,bgs->brhg", read, groups, precision="highest")
-    if not taps.weigh_values:
-        return Readings(mass)
-    norms = jnp.repeat(jnp.linalg.norm(v.astype(jnp.float32), axis=-1), heads // v.shape[2], axis=2)
-    return Readings(mass, jnp.einsum("bhrs,bsh,bgs->brhg", read, norms, groups, precision="highest"))
+def _take(x: Array, rows: Int[Array, "#batch row"], axis: int) -> Array:
+    """Some rows of an array along an axis, the same of every entry of the batch or its own of each."""
+    if len(rows) == 1:
+        return jnp.take(x, rows[0], axis=axis)
+    return jax.vmap(lambda x, rows: jnp.take(x, rows, axis=axis - 1))(
+        jnp.broadcast_to(x, (len(rows), *x.shape[1:])), rows
+    )

@@ -1,6 +1,7 @@
 """The shape of a Qwen3-VL model, read from any dialect of `config.json`.
 
-Matches `transformers/models/qwen3_vl/configuration_qwen3_vl.py`, including the defaults that apply to absent keys.
+Matches `configuration_qwen3_vl.py` and `configuration_qwen3_vl_moe.py` of `transformers/models`, including the defaults that
+apply to absent keys.
 """
 
 import json
@@ -13,12 +14,39 @@ from typing import Any
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.layers import ACTIVATIONS
 
-MODEL_TYPE = "qwen3_vl"
+DENSE, MOE = "qwen3_vl", "qwen3_vl_moe"
+TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
+    DENSE: dict(
+        hidden_size=4096,
+        intermediate_size=22016,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        head_dim=128,
+    ),
+    MOE: dict(
+        hidden_size=2048,
+        intermediate_size=5632,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        head_dim=None,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of each layer, of which every token goes through `per_token`; their MLPs are `width` wide."""
+
+    count: int
+    per_token: int
+    width: int
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The text decoder. `axes` names every axis length that its tensors use."""
+    """The text decoder. `axes` names every axis length that its tensors use; without `experts` its layers are dense."""
 
     vocab_size: int
     hidden_size: int
@@ -32,10 +60,11 @@ class TextConfig:
     mrope_section: tuple[int, ...]
     attention_bias: bool
     hidden_act: str
+    experts: Experts | None = None
 
     @property
     def axes(self) -> dict[str, int]:
-        return dict(
+        axes = dict(
             vocab=self.vocab_size,
             embed=self.hidden_size,
             mlp=self.intermediate_size,
@@ -43,6 +72,9 @@ class TextConfig:
             kv=self.num_key_value_heads,
             head=self.head_dim,
         )
+        if self.experts is not None:
+            axes |= dict(expert=self.experts.count, mlp=self.experts.width)
+        return axes
 
 
 @dataclass(frozen=True)
@@ -89,7 +121,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole dense Qwen3-VL model."""
+    """A whole Qwen3-VL model."""
 
     text: TextConfig
     vision: VisionConfig
@@ -103,13 +135,13 @@ class Config:
     def from_dict(cls, raw: Mapping[str, Any]) -> "Config":
         """Reads the parsed `config.json` of transformers 4.57 (hub) or 5.x; raises InputError for another architecture."""
         found = raw.get("model_type")
-        if found != MODEL_TYPE:
+        if found not in (DENSE, MOE):
             raise InputError(
-                f"config.json describes model_type {found!r}; this package reads dense Qwen3-VL, {MODEL_TYPE!r}."
+                f"config.json describes model_type {found!r}; this package reads Qwen3-VL, {DENSE!r} or {MOE!r}."
             )
         try:
             config = cls(
-                text=_text(raw.get("text_config") or {}),
+                text=_text(raw.get("text_config") or {}, found),
                 vision=_vision(raw.get("vision_config") or {}),
                 image_token_id=int(raw.get("image_token_id", 151655)),
                 video_token_id=int(raw.get("video_token_id", 151656)),
@@ -142,27 +174,45 @@ class Config:
         return cls.from_dict(raw)
 
 
-def _text(raw: Mapping[str, Any]) -> TextConfig:
+def _text(raw: Mapping[str, Any], model_type: str) -> TextConfig:
+    raw = {**TEXT_DEFAULTS[model_type], **raw}
     # Hub files keep theta beside `rope_scaling`; transformers 5 saves both in `rope_parameters`.
     rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "mrope"):
         raise InputError(f"config.json asks for rope_type {kind!r}; Qwen3-VL checkpoints use 'default'.")
-    heads = int(raw.get("num_attention_heads", 32))
+    hidden, heads = int(raw["hidden_size"]), int(raw["num_attention_heads"])
     return TextConfig(
         vocab_size=int(raw.get("vocab_size", 151936)),
-        hidden_size=int(raw.get("hidden_size", 4096)),
-        intermediate_size=int(raw.get("intermediate_size", 22016)),
-        num_hidden_layers=int(raw.get("num_hidden_layers", 32)),
+        hidden_size=hidden,
+        intermediate_size=int(raw["intermediate_size"]),
+        num_hidden_layers=int(raw["num_hidden_layers"]),
         num_attention_heads=heads,
-        num_key_value_heads=int(raw.get("num_key_value_heads", 32) or heads),
-        head_dim=int(raw.get("head_dim", 128) or int(raw.get("hidden_size", 4096)) // heads),
+        num_key_value_heads=int(raw["num_key_value_heads"] or heads),
+        head_dim=int(raw["head_dim"] or hidden // heads),
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
         rope_theta=float(rope.get("rope_theta", raw.get("rope_theta", 500000.0))),
         mrope_section=tuple(int(n) for n in rope.get("mrope_section", (24, 20, 20))),
         attention_bias=bool(raw.get("attention_bias", False)),
         hidden_act=str(raw.get("hidden_act", "silu")),
+        experts=_experts(raw) if model_type == MOE else None,
     )
+
+
+def _experts(raw: Mapping[str, Any]) -> Experts | None:
+    # transformers 5 saves the number under another name than the hub's files have.
+    count = int(raw.get("num_local_experts", raw.get("num_experts", 60)))
+    step, dense = int(raw.get("decoder_sparse_step", 1)), raw.get("mlp_only_layers") or ()
+    layers = range(int(raw["num_hidden_layers"]))
+    sparse = [count != 0 and layer not in dense and (layer + 1) % step == 0 for layer in layers]
+    if len(set(sparse)) > 1:
+        raise InputError(
+            f"config.json makes {sum(sparse)} of {len(layers)} layers mixtures of experts (decoder_sparse_step {step}, "
+            f"mlp_only_layers {list(dense)}); this package needs layers that are all alike."
+        )
+    if not any(sparse):
+        return None
+    return Experts(count, int(raw.get("num_experts_per_tok", 4)), int(raw.get("moe_intermediate_size", 1408)))
 
 
 def _vision(raw: Mapping[str, Any]) -> VisionConfig:
@@ -192,6 +242,7 @@ def _single(value: Any, name: str) -> int:
 
 def _check(config: Config) -> None:
     text, vision = config.text, config.vision
+    experts = text.experts or Experts(count=1, per_token=1, width=1)
     rules = {
         "every size in config.json must be positive": min(
             text.num_hidden_layers, vision.depth, *text.axes.values(), *vision.axes.values()
@@ -200,6 +251,7 @@ def _check(config: Config) -> None:
         "num_attention_heads must be a multiple of num_key_value_heads": text.num_attention_heads
         % max(text.num_key_value_heads, 1)
         == 0,
+        "num_experts_per_tok must be from 1 to num_experts": 1 <= experts.per_token <= experts.count,
         "head_dim must be even": text.head_dim % 2 == 0,
         "mrope_section must have three entries": len(text.mrope_section) == 3,
         "the vision hidden_size must be a multiple of 4 x num_heads": vision.hidden_size

@@ -18,7 +18,7 @@ class Steer:
     Attributes:
       heads: 1 for a steered head, 0 for the others.
       keys: what is added to a steered head's scores at each key: +strength, -strength or 0.
-      uniform: if True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding 10,000
+      uniform: where True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding 10,000
         in bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
       rows: 1 where a query carries the mask, 0 where it does not; None where all do. A caller gives it per cache slot, as
         `keys`, a layer gets it per query of its pass.
@@ -26,7 +26,7 @@ class Steer:
 
     heads: Float[Array, "*layer #batch heads"]
     keys: Float[Array, "*scanned #batch key"]
-    uniform: Bool[Array, "*scanned"]
+    uniform: Bool[Array, "*scanned #batch"]
     rows: Float[Array, "*scanned #batch row"] | None = None
 
 
@@ -49,10 +49,10 @@ class Edits:
         del step, slots
         return self
 
-    def by_layer(self, layers: int, first: Any, queries: int) -> "Edits":
-        """The same edits with a full leading layer axis everywhere, to be scanned beside the weights.
+    def in_pass(self, layers: int, past: int, first: Any, count: int) -> "Edits":
+        """The same edits as a pass of `count` queries needs them, behind a cache of `past` slots, into slot `first`.
 
-        `queries` rows are read, the first of them into slot `first`.
+        Everything has a full leading layer axis, to be scanned beside the weights, and keys as the pass sees them.
         """
 
         def full(x: Array | None) -> Array | None:
@@ -61,13 +61,14 @@ class Edits:
         def repeated(x: Array) -> Array:
             return jnp.broadcast_to(x, (layers, *x.shape))
 
-        steer = self.steer
+        steer, mask = self.steer, self.head_mask
         if steer is not None:
             rows = steer.rows
             if rows is not None:
-                rows = repeated(lax.dynamic_slice_in_dim(rows, first, queries, axis=1))
-            steer = Steer(steer.heads, repeated(steer.keys), repeated(steer.uniform), rows)
-        return Edits(full(self.head_mask), steer, full(self.residual))
+                rows = repeated(lax.dynamic_slice_in_dim(rows, first, count, axis=1))
+            keys = repeated(keys_in_pass(steer.keys, past, first, count))
+            steer = Steer(steer.heads, keys, repeated(steer.uniform), rows)
+        return Edits(full(None if mask is None else keys_in_pass(mask, past, first, count)), steer, full(self.residual))
 
 
 @struct.dataclass
@@ -100,3 +101,11 @@ class Readings:
     mass: Float[Array, "*layer batch row heads group"]
     value_mass: Float[Array, "*layer batch row heads group"] | None = None
     residual: Float[Array, "*layer batch row embed"] | None = None
+
+
+def keys_in_pass(x: Float[Array, "*rest #key"], past: int, first: Any, count: int) -> Float[Array, "*rest #seen"]:
+    """What is given per cache slot, as a pass sees its keys: the `past` slots of the cache, then its own, from `first` on."""
+    if x.shape[-1] == 1:  # the same for all
+        return x
+    own = lax.dynamic_slice_in_dim(x, first, count, axis=-1)
+    return jnp.concatenate([x[..., :past], own], axis=-1) if past else own

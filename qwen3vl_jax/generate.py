@@ -5,6 +5,7 @@ is the prefill, step t > 0 reads token t-1. What a plan holds is data, so a new 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,33 +26,45 @@ from qwen3vl_jax.vision import Vision
 
 @runtime_checkable
 class Plan(Protocol):
-    """Edits by step; key axes of the edits have one entry per cache slot (the prompt, then the generated tokens)."""
+    """Edits by step, the same for all rows or one for each; key axes have one entry per slot (prompt, generated tokens)."""
 
     def at(self, step: Any, slots: int) -> Edits | None: ...
 
 
 @struct.dataclass
 class State:
-    """Between two steps.
+    """Between two steps. Rows are independent of each other and may be at different steps (see `qwen3vl_jax.pool`).
 
     Attributes:
-      token: produced last, not yet read.
-      done: rows that have stopped; they go on producing their stop token.
+      cache: of the prompt, and behind it one slot per token of an answer.
+      tokens: generated so far; 0 behind that.
+      length: how many of them, without the stop token.
+      limit: how many there may be.
+      done: rows that have stopped or reached their limit.
       seen: vocabulary entries that stand in each row.
-      step: of the pass that produced `token`.
+      step: of the pass that produced the last token.
+      keys: for sampling.
     """
 
     cache: Cache
-    token: Int32[Array, "batch"]
+    tokens: Int32[Array, "batch new"]
+    length: Int32[Array, "batch"]
+    limit: Int32[Array, "batch"]
     done: Bool[Array, "batch"]
     seen: Bool[Array, "batch vocab"]
-    step: Int32[Array, ""]
-    key: Key[Array, ""]
+    step: Int32[Array, "batch"]
+    keys: Key[Array, "batch"]
+
+    @property
+    def last(self) -> Int32[Array, "batch"]:
+        """The token that each row reads next."""
+        where = jnp.minimum(self.step, self.tokens.shape[1] - 1)  # rows that are done count on
+        return jnp.take_along_axis(self.tokens, where[:, None], axis=1)[:, 0]
 
 
 @struct.dataclass
 class Generation:
-    """Generated tokens; behind `length` (which does not count the stop token) a row repeats its stop token."""
+    """Generated tokens; behind `length` (which does not count the stop token) a row repeats its last token."""
 
     tokens: Int32[Array, "batch new"]
     length: Int32[Array, "batch"]
@@ -64,30 +77,56 @@ def prefill(
     plan: Plan | None,
     sampling: Sampling,
     key: Key[Array, ""],
-    slots: int,
+    max_new: int,
 ) -> State:
-    """Reads the prompt into a cache of `slots` and chooses token 0 of every row."""
-    batch = prompt.tokens.shape[0]
-    edits = None if plan is None else plan.at(jnp.zeros((), jnp.int32), slots)
-    output = model(prompt, vision, model.empty_cache(batch, slots), edits)
-    rows = jnp.arange(batch)[:, None]
-    vocab = model.config.text.vocab_size
-    seen = jnp.zeros((batch, vocab), bool).at[rows, prompt.tokens].max(jnp.asarray(prompt.valid))
+    """Reads the prompt and chooses token 0 of every row; leaves room for `max_new` tokens."""
+    batch, length = prompt.tokens.shape
+    edits = None if plan is None else plan.at(jnp.zeros((batch,), jnp.int32), length)
+    output = model(prompt, vision, edits=edits)
+    keys = jax.random.split(key, batch)
+    return begin(model, output, vocabulary(model, prompt), sampling, keys, jnp.full((batch,), max_new), max_new=max_new)
+
+
+def vocabulary(model: Qwen3VL, prompt: Prompt) -> Bool[Array, "batch vocab"]:
+    """Which tokens stand in each row."""
+    batch = len(prompt.tokens)
+    none = jnp.zeros((batch, model.config.text.vocab_size), bool)
+    return none.at[jnp.arange(batch)[:, None], prompt.tokens].max(jnp.asarray(prompt.valid))
+
+
+def begin(
+    model: Qwen3VL,
+    output: Output,
+    seen: Bool[Array, "batch vocab"],
+    sampling: Sampling,
+    keys: Key[Array, "batch"],
+    limit: Int32[Array, "batch"],
+    *,
+    max_new: int,
+) -> State:
+    """Chooses token 0 of every row, whose prompt gave `output` and filled its cache; other arguments as in `State`."""
+    batch = len(limit)
+    nothing = jnp.zeros((batch,), jnp.int32)
+    roomy = replace(output, cache=output.cache.branch(1, max_new))
     fresh = State(
-        cache=output.cache,
-        token=jnp.zeros((batch,), jnp.int32),
+        cache=roomy.cache,
+        tokens=jnp.zeros((batch, max_new), jnp.int32),
+        length=nothing,
+        limit=limit,
         done=jnp.zeros((batch,), bool),
         seen=seen,
-        step=jnp.full((), -1, jnp.int32),
-        key=key,
+        step=nothing - 1,
+        keys=keys,
     )
-    return _choose(model, fresh, output, sampling)
+    return _choose(model, fresh, roomy, sampling)
 
 
 def decode(model: Qwen3VL, state: State, plan: Plan | None, sampling: Sampling) -> State:
-    """Reads the last token and chooses the next."""
+    """Every row reads its last token and chooses the next."""
     edits = None if plan is None else plan.at(state.step + 1, state.cache.slots)
-    return _choose(model, state, model.extend(state.token[:, None], state.cache, edits), sampling)
+    # Slots of answers are used in turn, so that a row may begin where others are about to end.
+    output = model.extend(state.last[:, None], state.cache.turned(state.tokens.shape[1]), edits)
+    return _choose(model, state, output, sampling)
 
 
 @partial(jax.jit, static_argnames="max_new")
@@ -102,26 +141,23 @@ def generate(
     max_new: int,
 ) -> Generation:
     """At most `max_new` tokens for every row; ends as soon as all rows have stopped."""
-    batch, length = prompt.tokens.shape
-    state = prefill(model, prompt, vision, plan, sampling, key, length + max_new)
-    tokens = jnp.zeros((batch, max_new), jnp.int32).at[:, 0].set(state.token)
-
-    def more(carry: tuple[State, Array, Array]) -> Bool[Array, ""]:
-        state, _, _ = carry
-        return (state.step + 1 < max_new) & ~jnp.all(state.done)
-
-    def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
-        state, tokens, length = carry
-        state = decode(model, state, plan, sampling)
-        return state, tokens.at[:, state.step].set(state.token), length + (~state.done).astype(jnp.int32)
-
-    state, tokens, length = lax.while_loop(more, body, (state, tokens, (~state.done).astype(jnp.int32)))
-    # The loop may have ended early; each row goes on with its own stop token.
-    tokens = jnp.where(jnp.arange(max_new)[None, :] < length[:, None], tokens, state.token[:, None])
-    return Generation(tokens, length)
+    return go_on(model, prefill(model, prompt, vision, plan, sampling, key, max_new), plan, sampling)
 
 
-_prefill = jax.jit(prefill, static_argnames="slots")
+def go_on(model: Qwen3VL, state: State, plan: Plan | None, sampling: Sampling) -> Generation:
+    """Generates until all rows have stopped."""
+
+    def step(state: State) -> State:
+        return decode(model, state, plan, sampling)
+
+    state = lax.while_loop(lambda state: ~jnp.all(state.done), step, state)
+    # The loop may have ended early; each row goes on with its own last token.
+    produced = jnp.arange(state.tokens.shape[1])[None, :] <= state.step[:, None]
+    last = jnp.take_along_axis(state.tokens, jnp.minimum(state.length, state.limit - 1)[:, None], axis=1)
+    return Generation(jnp.where(produced, state.tokens, last), state.length)
+
+
+_prefill = jax.jit(prefill, static_argnames="max_new")
 _decode = jax.jit(decode, donate_argnames="state")
 
 
@@ -135,21 +171,31 @@ def stream(
     *,
     max_new: int,
 ) -> Iterator[tuple[Int32[np.ndarray, "batch"], Bool[np.ndarray, "batch"]]]:
-    """The same, one step at a time: yields every step's tokens and which rows have stopped with it."""
-    state = _prefill(model, prompt, vision, plan, sampling, key, prompt.tokens.shape[1] + max_new)
+    """The same, one step at a time: yields every step's tokens and which rows have said their stop token."""
+    state = _prefill(model, prompt, vision, plan, sampling, key, max_new)
     for step in range(max_new):
         if step:
             state = _decode(model, state, plan, sampling)
-        token, done = np.asarray(state.token), np.asarray(state.done)
-        yield token, done
-        if done.all():
+        token, stopped = np.asarray(state.last), np.asarray(state.length) <= step
+        yield token, stopped
+        if stopped.all():
             return
 
 
 def _choose(model: Qwen3VL, state: State, output: Output, sampling: Sampling) -> State:
-    key, use = jax.random.split(state.key)
+    batch, step = len(state.done), state.step + 1
+    keys, use = jnp.unstack(jax.vmap(jax.random.split)(state.keys), axis=1)
     token = choose(model.logits(output.hidden[:, -1]), state.seen, sampling, use)
-    token = jnp.where(state.done, state.token, token)
-    stopped = jnp.any(token[:, None] == sampling.stop[None, :], axis=1)
-    seen = state.seen.at[jnp.arange(token.shape[0]), token].set(True)
-    return State(output.cache, token, state.done | stopped, seen, state.step + 1, key)
+    rows = jnp.arange(batch)
+    token = jnp.where(state.done, state.tokens[rows, jnp.minimum(state.length, state.limit - 1)], token)
+    stopped = state.done | jnp.any(token[:, None] == sampling.stop[None, :], axis=1)
+    return State(
+        cache=output.cache,
+        tokens=state.tokens.at[rows, step].set(token, mode="drop"),
+        length=state.length + (~stopped).astype(jnp.int32),
+        limit=state.limit,
+        done=stopped | (step + 1 >= state.limit),
+        seen=state.seen.at[rows, token].set(True),
+        step=step,
+        keys=keys,
+    )

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
 from qwen3vl_jax.errors import InputError
@@ -38,8 +40,8 @@ class ImageSettings:
     @classmethod
     def load(cls, folder: str | Path) -> "ImageSettings":
         """Reads `processor_config.json` (its `image_processor`) or `preprocessor_config.json`; the defaults without."""
-        nested = _read_json(Path(folder) / "processor_config.json").get("image_processor")
-        return cls.from_dict(nested or _read_json(Path(folder) / "preprocessor_config.json"))
+        nested = read_json(Path(folder) / "processor_config.json").get("image_processor")
+        return cls.from_dict(nested or read_json(Path(folder) / "preprocessor_config.json"))
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "ImageSettings":
@@ -47,20 +49,7 @@ class ImageSettings:
 
         Raises InputError if a step is switched off that the model cannot do without.
         """
-        for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
-            if raw.get(step) is False:
-                raise InputError(f"the image settings switch {step} off, but Qwen3-VL images need it: set it to true")
-        size = raw.get("size") or {}
-        found: dict[str, Any] = {
-            **{name: raw.get(name) for name in ("patch_size", "temporal_patch_size", "merge_size")},
-            "min_pixels": _first(raw.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels")),
-            "max_pixels": _first(raw.get("max_pixels"), size.get("longest_edge"), size.get("max_pixels")),
-            "mean": _per_channel(raw.get("image_mean")),
-            "std": _per_channel(raw.get("image_std")),
-            "rescale_factor": raw.get("rescale_factor"),
-            "resample": raw.get("resample"),
-        }
-        return cls(**{name: value for name, value in found.items() if value is not None})
+        return cls(**common_settings(raw))
 
     @property
     def factor(self) -> int:
@@ -78,13 +67,20 @@ def open_image(image: ImageLike) -> Image.Image:
         return _rgb(_from_array(image))
     if isinstance(image, Image.Image):
         return _rgb(image)
+    with opened(image) as file:
+        return _rgb(ImageOps.exif_transpose(file))
+
+
+@contextmanager
+def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """A picture file, open for reading; whatever goes wrong with it inside becomes an InputError."""
     try:
-        with Image.open(image) as file:
-            return _rgb(ImageOps.exif_transpose(file))
+        with Image.open(path) as file:
+            yield file
     except FileNotFoundError:
-        raise InputError(f"there is no image at {image}") from None
+        raise InputError(f"there is no image at {path}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{image} cannot be read as an image ({error}): give a PNG, JPEG or WebP file") from None
+        raise InputError(f"{path} cannot be read as an image ({error}): give a PNG, JPEG or WebP file") from None
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -116,12 +112,20 @@ def patchify(image: ImageLike, settings: ImageSettings) -> tuple[Float[np.ndarra
     rgb = open_image(image)
     height, width = smart_resize(rgb.height, rgb.width, settings.factor, settings.min_pixels, settings.max_pixels)
     pixels = np.asarray(rgb.resize((width, height), Image.Resampling(settings.resample)))
+    still = cut(pixels[None], settings)
+    rows = np.repeat(still, settings.temporal_patch_size, axis=2).reshape(len(still), -1)
+    return rows, (height // settings.patch_size, width // settings.patch_size)
+
+
+def cut(
+    frames: UInt8[np.ndarray, "frame height width 3"], settings: ImageSettings
+) -> Float[np.ndarray, "patch 3 frame row col"]:
+    """Cuts frames of one resized size into normalised patches, in merge-block order."""
     patch, merge = settings.patch_size, settings.merge_size
-    rows, cols = height // patch, width // patch
-    blocks = pixels.reshape(rows // merge, merge, patch, cols // merge, merge, patch, 3)
-    blocks = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * cols, 3, 1, patch, patch)
-    values = np.stack([levels[blocks[:, channel]] for channel, levels in enumerate(_levels(settings))], axis=1)
-    return np.repeat(values, settings.temporal_patch_size, axis=2).reshape(rows * cols, -1), (rows, cols)
+    count, height, width, _ = frames.shape
+    blocks = frames.reshape(count, height // patch // merge, merge, patch, width // patch // merge, merge, patch, 3)
+    blocks = blocks.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(-1, 3, count, patch, patch)
+    return np.stack([levels[blocks[:, channel]] for channel, levels in enumerate(_levels(settings))], axis=1)
 
 
 def _levels(settings: ImageSettings) -> Float[np.ndarray, "3 256"]:
@@ -150,13 +154,32 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What a settings file holds; nothing without the file. Raises InputError if it is not JSON."""
     if not path.is_file():
         return {}
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error})") from None
+
+
+def common_settings(raw: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `ImageSettings` that a settings file of pictures or videos gives."""
+    for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
+        if raw.get(step) is False:
+            raise InputError(f"the image settings switch {step} off, but Qwen3-VL images need it: set it to true")
+    size = raw.get("size") or {}
+    found: dict[str, Any] = {
+        **{name: raw.get(name) for name in ("patch_size", "temporal_patch_size", "merge_size")},
+        "min_pixels": _first(raw.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels")),
+        "max_pixels": _first(raw.get("max_pixels"), size.get("longest_edge"), size.get("max_pixels")),
+        "mean": _per_channel(raw.get("image_mean")),
+        "std": _per_channel(raw.get("image_std")),
+        "rescale_factor": raw.get("rescale_factor"),
+        "resample": raw.get("resample"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _first(*values: int | None) -> int | None:

@@ -12,11 +12,15 @@ Array = Jax | Numpy
 class Images:
     """Images as rows of patches, padded to the largest; patches run in 2x2 merge blocks, as in transformers.
 
+    A video is several of them, one per temporal patch: no temporal patch sees another one in the vision tower.
+
     Attributes:
       patches: normalised pixels, (channel, frame, row, col) flattened.
       valid: False at padding.
       pos_index, pos_weight: the four taps of each patch into the learned position table, and their bilinear weights.
       row_col: patch coordinates, for the rotary angles.
+      groups: into how many equal parts images and prompts fall, such that prompts show images of their own part only; then
+        parts can lie on different devices. `Prompt.image_cell` may count from 0 in each part or go on from part to part.
     """
 
     patches: Float32[Array, "image patch pixel"]
@@ -24,6 +28,7 @@ class Images:
     pos_index: Int32[Array, "image patch 4"]
     pos_weight: Float32[Array, "image patch 4"]
     row_col: Int32[Array, "image patch 2"]
+    groups: int = struct.field(pytree_node=False, default=1)
 
 
 @struct.dataclass
@@ -34,7 +39,7 @@ class Prompt:
       tokens: vocabulary ids; 0 at padding.
       positions: M-RoPE (time, row, column); 0 at padding.
       valid: False at padding.
-      image_cell: at image placeholders, which row of the encoded vision tokens stands there (image number x cells per
+      image_cell: at image and video placeholders, which row of the encoded vision tokens stands there (image number x cells per
         padded image + raster cell); -1 elsewhere. None for text alone.
     """
 

@@ -5,7 +5,6 @@ logical axes for sharding, the place of the module in the tree is its Hugging Fa
 from the layout in the file to ours.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -29,11 +28,14 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Weight(nnx.Param[Array]):
-    """A tensor of the checkpoint. Metadata: `pattern` (einops, from the file to us), `sizes` (length of each axis)."""
+    """A tensor of the checkpoint. Metadata: `pattern` (einops, from the file to us), `sizes` (length of each axis).
+
+    `a | b -> ours` is a tensor that files hold in either of two layouts (see `weights.Tensor`).
+    """
 
 
 def weight(pattern: str, axes: Axes, rngs: nnx.Rngs, dtype: DTypeLike, init: Callable[..., Array]) -> Weight:
-    """Declares a tensor, for example `weight("(heads head) embed -> embed heads head", ...)`."""
+    """Declares a tensor, for example `weight("(heads head) embed -> embed (heads head)", ...)`."""
     names = pattern.split("->")[1]
     sizes = {name: axes[name] for name in sorted(ParsedExpression(names).identifiers)}
     return Weight(init(rngs.params(), shape_of(names, sizes), dtype), pattern=pattern, sizes=sizes)
@@ -58,25 +60,33 @@ def stack(count: int, build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Mo
 class Linear(nnx.Module):
     """`y = x W (+ b)` over named axes: `Linear("embed -> heads head")` contracts the trailing axes named on the left.
 
-    The file holds `[out, in]` with several axes flattened into one, as `torch.nn.Linear` does; `pattern` overrides that.
+    One plain matrix [in, out] with several axes flattened into one: the file's `torch.nn.Linear` turned round. `pattern`
+    overrides that, and `rows` names the file's rows where they are the outputs in another order.
     """
 
     def __init__(
-        self, axes_in_out: str, axes: Axes, rngs: nnx.Rngs, dtype: DTypeLike, *, bias: bool, pattern: str | None = None
+        self,
+        axes_in_out: str,
+        axes: Axes,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        *,
+        bias: bool,
+        pattern: str | None = None,
+        rows: str | None = None,
     ) -> None:
         inputs, outputs = (side.strip() for side in axes_in_out.split("->"))
-        self.contracted = len(inputs.split()) if pattern is None else 1
-        pattern = pattern or f"({outputs}) ({inputs}) -> {inputs} {outputs}"
+        self.contracted, self.outputs = len(inputs.split()), tuple(axes[name] for name in outputs.split())
+        rows = rows or outputs
+        pattern = pattern or f"({rows}) ({inputs}) -> ({inputs}) ({outputs})"
         self.weight = weight(pattern, axes, rngs, dtype, nnx.initializers.normal(0.02))
-        self.bias = weight(f"({outputs}) -> {outputs}", axes, rngs, dtype, nnx.initializers.zeros) if bias else None
+        self.bias = weight(f"({rows}) -> ({outputs})", axes, rngs, dtype, nnx.initializers.zeros) if bias else None
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         kernel = self.weight[...]
-        inputs, outputs = kernel.shape[: self.contracted], kernel.shape[self.contracted :]
-        # One plain matrix product: differentiating a product over several axes makes XLA copy activations on a CPU.
-        flat = x.reshape(-1, math.prod(inputs)) @ kernel.reshape(math.prod(inputs), -1)
-        y = flat.reshape(*x.shape[: x.ndim - self.contracted], *outputs)
-        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape)
+        flat = x.reshape(-1, len(kernel)) @ kernel
+        flat = flat if self.bias is None else flat + jnp.broadcast_to(self.bias[...], flat.shape)
+        return flat.reshape(*x.shape[: x.ndim - self.contracted], *self.outputs)
 
 
 class Embedding(nnx.Module):

@@ -38,7 +38,8 @@ def rope_positions(tokens: Int[np.ndarray, " seq"], grids: Sequence[Grid], confi
     """The (t, h, w) position of each token of one unpadded row, as `Qwen3VLModel.get_rope_index` of transformers.
 
     Text counts upward on all three axes. A picture holds t still, spreads h and w over its merged cells, and moves
-    the count on by its longer side. Raises InputError unless the image tokens are exactly those of `grids`.
+    the count on by its longer side; so does each temporal patch of a video, whose time is in the text before it.
+    Raises InputError unless the image and video tokens are exactly those of `grids`.
     """
     positions = np.empty((len(tokens), 3), np.int32)
     merge, done, count = config.vision.spatial_merge_size, 0, 0
@@ -54,11 +55,12 @@ def rope_positions(tokens: Int[np.ndarray, " seq"], grids: Sequence[Grid], confi
 
 
 def image_starts(tokens: Int[np.ndarray, " seq"], grids: Sequence[Grid], config: Config) -> list[int]:
-    """Where the tokens of each picture begin in one row whose image tokens are already expanded, one per merged cell.
+    """Where the tokens of each picture begin in one row whose placeholders are already expanded, one per merged cell.
 
-    Raises InputError unless the image tokens are exactly those of `grids`, each picture's in one piece.
+    Pictures are images and temporal patches of videos. Raises InputError unless the image and video tokens are exactly
+    those of `grids`, each picture's in one piece.
     """
-    where = np.flatnonzero(tokens == config.image_token_id)
+    where = np.flatnonzero((tokens == config.image_token_id) | (tokens == config.video_token_id))
     cells = [rows * cols // config.vision.spatial_merge_size**2 for rows, cols in grids]
     if sum(cells) != len(where):
         raise InputError(f"the prompt has {len(where)} image tokens, but its images fill {sum(cells)}")

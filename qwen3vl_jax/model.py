@@ -36,7 +36,7 @@ class Body(nnx.Module):
 
 
 class Qwen3VL(nnx.Module):
-    """A dense Qwen3-VL. It is a pytree: pass it through `jax.jit`, `jax.vmap` and `jax.grad` as an argument."""
+    """A Qwen3-VL. It is a pytree: pass it through `jax.jit`, `jax.vmap` and `jax.grad` as an argument."""
 
     def __init__(self, config: Config, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
         self.config = config
@@ -62,18 +62,21 @@ class Qwen3VL(nnx.Module):
         cache: Cache | None = None,
         edits: Edits | None = None,
         taps: Taps | None = None,
+        work: Int32[Array, "layer"] | None = None,
     ) -> Output:
-        """Reads a prompt behind what the cache already holds (None: nothing, and no slots beyond this prompt).
+        """Reads a prompt behind what the cache already holds, which must have room for it; None: behind nothing.
 
         Key axes of edits and taps count cache slots; their query rows count this prompt's tokens.
+
+        Args:
+          work: what each layer has to do, see `qwen3vl_jax.text.Decoder`.
         """
-        if cache is None:
-            cache = self.empty_cache(*prompt.tokens.shape)
-        x, deepstack = self._splice(prompt, vision)
         decoder = self.model.language_model
+        x, deepstack = self.embed(prompt, vision)
         positions, valid = jnp.asarray(prompt.positions), jnp.asarray(prompt.valid)
-        hidden, cache, readings = decoder(x, positions, valid, deepstack, cache, edits, taps)
-        return Output(hidden, cache, readings)
+        x, own, readings = decoder(x, positions, valid, deepstack, cache, edits, taps, work)
+        into = self.empty_cache(*prompt.tokens.shape) if cache is None else cache
+        return Output(decoder.norm(x), into.write(*own, valid, positions), readings)
 
     def extend(
         self, tokens: Int32[Array, "batch seq"], cache: Cache, edits: Edits | None = None, taps: Taps | None = None
@@ -87,7 +90,7 @@ class Qwen3VL(nnx.Module):
         """Vocabulary scores of any rows of `Output.hidden`."""
         return self.model.language_model.embed_tokens.attend(hidden) if self.lm_head is None else self.lm_head(hidden)
 
-    def _splice(
+    def embed(
         self, prompt: Prompt, vision: Vision | None
     ) -> tuple[Float[Array, "batch seq embed"], Float[Array, "tap batch seq embed"] | None]:
         """Token embeddings with vision tokens at the placeholders, and the DeepStack features in the same places."""
@@ -96,6 +99,5 @@ class Qwen3VL(nnx.Module):
             return x, None
         cell = jnp.asarray(prompt.image_cell)
         is_image = (cell >= 0)[:, :, None]
-        x = jnp.where(is_image, jnp.take(vision.embeds, jnp.maximum(cell, 0), axis=0), x)
-        deepstack = jnp.take(vision.deepstack, jnp.maximum(cell, 0), axis=1)
-        return x, jnp.where(is_image[None], deepstack, 0)
+        embeds, deepstack = vision.at(cell)
+        return jnp.where(is_image, embeds, x), jnp.where(is_image[None], deepstack, 0)

@@ -46,13 +46,13 @@ class Sampling:
 
 
 def choose(
-    logits: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], sampling: Sampling, key: Key[Array, ""]
+    logits: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], sampling: Sampling, keys: Key[Array, "batch"]
 ) -> Int32[Array, "batch"]:
-    """The next token of every row; `seen` marks tokens that stand in the row already."""
+    """The next token of every row, drawn with its own key; `seen` marks tokens that stand in the row already."""
     scores = penalise(logits.astype(jnp.float32), seen, sampling)
     return lax.cond(
         sampling.temperature > 0,
-        lambda: jax.random.categorical(key, truncate(scores, sampling)).astype(jnp.int32),
+        lambda: jax.vmap(jax.random.categorical)(keys, truncate(scores, sampling)).astype(jnp.int32),
         lambda: jnp.argmax(scores, axis=-1).astype(jnp.int32),
     )
 

@@ -3,8 +3,10 @@
 Matches `Qwen3VLTextModel` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`.
 """
 
+from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -12,14 +14,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
 from qwen3vl_jax import rope
-from qwen3vl_jax.attention import attend
+from qwen3vl_jax.attention import KeysValues, attend, read
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import TextConfig
-from qwen3vl_jax.edits import Edits, Readings, Taps
+from qwen3vl_jax.edits import Edits, Readings, Taps, keys_in_pass
 from qwen3vl_jax.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, stack
+from qwen3vl_jax.moe import MoE
 
 Angles = tuple[Float[Array, "batch query head"], Float[Array, "batch query head"]]
-Slots = Float[Array, "batch slot kv head"]
+LayersKeysValues = tuple[Float[Array, "layer batch kv query head"], Float[Array, "layer batch kv query head"]]
+SKIP, KEYS, RUN = 0, 1, 2
+"""What a layer has to do in a pass: nothing, no more than its keys and values, or all."""
 
 
 class Attention(nnx.Module):
@@ -34,22 +39,25 @@ class Attention(nnx.Module):
         self.q_norm = RMSNorm("head", axes, config.rms_norm_eps, rngs, dtype)
         self.k_norm = RMSNorm("head", axes, config.rms_norm_eps, rngs, dtype)
 
+    def keys_values(self, x: Float[Array, "batch query embed"], angles: Angles) -> KeysValues:
+        k = rope.rotate(self.k_norm(self.k_proj(x)), *angles)
+        return k.swapaxes(1, 2), self.v_proj(x).swapaxes(1, 2)
+
     def __call__(
         self,
         x: Float[Array, "batch query embed"],
         angles: Angles,
-        slots: tuple[Slots, Slots],
-        filled: Int32[Array, ""],
-        allowed: Bool[Array, "batch query slot"],
+        past: KeysValues | None,
+        seen: Bool[Array, "batch key"],
         edits: Edits | None,
         taps: Taps | None,
-    ) -> tuple[Float[Array, "batch query embed"], tuple[Slots, Slots], Readings | None]:
+    ) -> tuple[Float[Array, "batch query embed"], KeysValues, Readings | None]:
+        """Returns what joins the stream, the keys and values of these tokens, and what was read."""
         q = rope.rotate(self.q_norm(self.q_proj(x)), *angles)
-        k = rope.rotate(self.k_norm(self.k_proj(x)), *angles)
-        keys = lax.dynamic_update_slice_in_dim(slots[0], k, filled, axis=1)
-        values = lax.dynamic_update_slice_in_dim(slots[1], self.v_proj(x), filled, axis=1)
-        mixed, readings = attend(q, keys, values, allowed, edits, taps)
-        return self.o_proj(mixed), (keys, values), readings
+        own = self.keys_values(x, angles)
+        parts = (own,) if past is None else (past, own)
+        readings = None if taps is None else read(q, parts, seen, edits, taps)
+        return self.o_proj(attend(q, parts, seen, edits, causal=True)), own, readings
 
 
 class MLP(nnx.Module):
@@ -68,15 +76,18 @@ class DecoderLayer(nnx.Module):
         self.input_layernorm = RMSNorm("embed", config.axes, config.rms_norm_eps, rngs, dtype)
         self.post_attention_layernorm = RMSNorm("embed", config.axes, config.rms_norm_eps, rngs, dtype)
         self.self_attn = Attention(config, rngs, dtype)
-        self.mlp = MLP(config, rngs, dtype)
+        self.mlp = (MLP if config.experts is None else MoE)(config, rngs, dtype)
 
     def __call__(
         self, x: Float[Array, "batch query embed"], *attention_inputs: Any
-    ) -> tuple[Float[Array, "batch query embed"], tuple[Slots, Slots], Readings | None]:
+    ) -> tuple[Float[Array, "batch query embed"], KeysValues, Readings | None]:
         """`attention_inputs` are those of `Attention` behind x."""
-        mixed, slots, readings = self.self_attn(self.input_layernorm(x), *attention_inputs)
+        mixed, own, readings = self.self_attn(self.input_layernorm(x), *attention_inputs)
         x = x + mixed
-        return x + self.mlp(self.post_attention_layernorm(x)), slots, readings
+        return x + self.mlp(self.post_attention_layernorm(x)), own, readings
+
+    def keys_values(self, x: Float[Array, "batch query embed"], angles: Angles) -> KeysValues:
+        return self.self_attn.keys_values(self.input_layernorm(x), angles)
 
 
 class Decoder(nnx.Module):
@@ -94,54 +105,65 @@ class Decoder(nnx.Module):
         x: Float[Array, "batch query embed"],
         positions: Int32[Array, "batch query 3"],
         valid: Bool[Array, "batch query"],
-        deepstack: Float[Array, "tap batch query embed"] | None,
-        cache: Cache,
+        deepstack: Float[Array, "tap strip query embed"] | None,
+        cache: Cache | None,
         edits: Edits | None,
         taps: Taps | None,
-    ) -> tuple[Float[Array, "batch query embed"], Cache, Readings | None]:
+        work: Int32[Array, "layer"] | None = None,
+    ) -> tuple[Float[Array, "batch query embed"], LayersKeysValues, Readings | None]:
         """Reads `query` more tokens behind those in the cache.
 
+        Args:
+          deepstack: of as many rows as x has, or of fewer, each of which then stands for several in a row of x.
+          work: `SKIP`, `KEYS` or `RUN` for each layer; all of them run without.
+
         Returns:
-          The final-normed stream, the filled cache and the readings with their layer axis in front.
+          The stream behind the last layer (`norm` is the caller's), the keys and values of these tokens, 0 in layers that
+          were skipped, and the readings. The last two have a layer axis in front.
         """
-        count = x.shape[1]
-        seen = lax.dynamic_update_slice_in_dim(cache.valid, valid, cache.filled, axis=1)
-        # Causality goes by slot: M-RoPE positions repeat within an image.
-        order = jnp.arange(cache.slots)[None, :] <= (cache.filled + jnp.arange(count))[:, None]
-        allowed = seen[:, None, :] & order[None]
+        count, layers = x.shape[1], self.config.num_hidden_layers
+        past, first = (0, 0) if cache is None else (cache.slots, cache.filled)
+        seen = valid if cache is None else jnp.concatenate([cache.valid, valid], axis=1)
         angles = rope.text_angles(positions, self.config)
+        if taps is not None:
+            taps = replace(taps, groups=keys_in_pass(taps.groups, past, first, count))
 
-        def body(x: Array, layer: tuple) -> tuple:
-            block, number, slots, edits = layer
-            x, slots, readings = block(x, angles, slots, cache.filled, allowed, edits, taps)
-            x = _behind_layer(x, number, deepstack, edits)
-            if readings is not None and taps is not None and taps.residual:
-                rows = jnp.broadcast_to(taps.rows, (x.shape[0], taps.rows.shape[1]))
-                read = jnp.take_along_axis(x, rows[:, :, None], axis=1)
-                readings = Readings(readings.mass, readings.value_mass, read)
-            return x, (slots, readings)
+        def body(x: Array, scanned: tuple) -> tuple:
+            block, number, before, edits, work = scanned
 
-        layers = self.config.num_hidden_layers
-        by_layer = edits and edits.by_layer(layers, cache.filled, count)
-        scanned = (self.layers, jnp.arange(layers), (cache.keys, cache.values), by_layer)
-        outs: tuple[tuple[Slots, Slots], Readings | None]
-        x, outs = lax.scan(body, x, scanned, unroll=self.unroll)
-        (keys, values), readings = outs
-        last = jnp.max(positions, axis=(1, 2), where=valid[:, :, None], initial=-1)
-        next_position = jnp.maximum(cache.next_position, last + 1)
-        return self.norm(x), Cache(keys, values, seen, cache.filled + count, next_position), readings
+            def run(x: Array) -> tuple:
+                x, own, readings = block(x, angles, before, seen, edits, taps)
+                x = _behind_layer(x, number, deepstack, edits)
+                if readings is not None and taps is not None and taps.residual:
+                    rows = jnp.broadcast_to(taps.rows, (x.shape[0], taps.rows.shape[1]))
+                    residual = jnp.take_along_axis(x, rows[:, :, None], axis=1)
+                    readings = Readings(readings.mass, readings.value_mass, residual)
+                return x, (own, readings)
+
+            if work is None:
+                return run(x)
+            nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(run, x)[1])
+            only_keys = lambda x: (x, (block.keys_values(x, angles), nothing[1]))  # noqa: E731
+            return lax.switch(work, [lambda x: (x, nothing), only_keys, run], x)
+
+        before = None if cache is None else (cache.keys, cache.values)
+        by_layer = edits and edits.in_pass(layers, past, first, count)
+        outs: tuple[LayersKeysValues, Readings | None]
+        x, outs = lax.scan(body, x, (self.layers, jnp.arange(layers), before, by_layer, work), unroll=self.unroll)
+        return x, *outs
 
 
 def _behind_layer(
     x: Float[Array, "batch query embed"],
     layer: Int32[Array, ""],
-    deepstack: Float[Array, "tap batch query embed"] | None,
+    deepstack: Float[Array, "tap strip query embed"] | None,
     edits: Edits | None,
 ) -> Float[Array, "batch query embed"]:
     """What joins the residual stream behind a layer: DeepStack features on the first few, then the residual edit."""
     if deepstack is not None and deepstack.shape[0] > 0:
-        taps = deepstack.shape[0]
-        x = x + jnp.where(layer < taps, deepstack[jnp.minimum(layer, taps - 1)], 0)
+        taps, strips = deepstack.shape[:2]
+        feature = jnp.where(layer < taps, deepstack[jnp.minimum(layer, taps - 1)], 0)
+        x = x + jnp.repeat(feature, len(x) // strips, axis=0)
     if edits is not None and edits.residual is not None:
         x = x + edits.residual.astype(x.dtype)
     return x

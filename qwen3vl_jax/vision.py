@@ -12,7 +12,7 @@ from einops import rearrange
 from flax import nnx, struct
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from qwen3vl_jax import rope
 from qwen3vl_jax.attention import attend
@@ -25,15 +25,31 @@ Angles = tuple[Float[Array, "image patch head"], Float[Array, "image patch head"
 
 @struct.dataclass
 class Vision:
-    """Encoded images, all in one list of cells.
+    """Encoded images.
 
     Attributes:
       embeds: what stands at the image placeholders of the prompt.
       deepstack: what is added there behind decoder layers 0, 1, ...
+      groups: see `Images`.
     """
 
-    embeds: Float[Array, "cell embed"]
-    deepstack: Float[Array, "tap cell embed"]
+    embeds: Float[Array, "image cell embed"]
+    deepstack: Float[Array, "tap image cell embed"]
+    groups: int = struct.field(pytree_node=False, default=1)
+
+    def at(
+        self, cells: Int[Array, "batch seq"]
+    ) -> tuple[Float[Array, "batch seq embed"], Float[Array, "tap batch seq embed"]]:
+        """What stands at the cells of a batch of prompts, and what is added there; anything where a cell is negative."""
+        local = jnp.maximum(cells, 0).reshape(self.groups, -1) % (
+            self.embeds.shape[0] // self.groups * self.embeds.shape[1]
+        )
+
+        def pick(parts: Float[Array, "image cell embed"]) -> Float[Array, "batch seq embed"]:
+            grouped = parts.reshape(self.groups, -1, parts.shape[-1])
+            return jnp.take_along_axis(grouped, local[:, :, None], axis=1).reshape(*cells.shape, -1)
+
+        return pick(self.embeds), jax.vmap(pick)(self.deepstack)
 
 
 class PatchEmbed(nnx.Module):
@@ -49,17 +65,17 @@ class PatchEmbed(nnx.Module):
 
 class VisionAttention(nnx.Module):
     def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
-        self.qkv = Linear("width -> three heads head", config.axes, rngs, dtype, bias=True)
+        # Heads first, so that a mesh can split what is computed between them.
+        self.qkv = Linear("width -> heads three head", config.axes, rngs, dtype, bias=True, rows="three heads head")
         # The file's input columns are head-major, which is the vision width again.
         self.proj = Linear("heads head -> width", config.axes, rngs, dtype, bias=True)
 
     def __call__(
         self, x: Float[Array, "image patch width"], angles: Angles, valid: Bool[Array, "image patch"]
     ) -> Float[Array, "image patch width"]:
-        q, k, v = (part[:, :, 0] for part in jnp.split(self.qkv(x), 3, axis=2))
+        q, k, v = jnp.unstack(self.qkv(x), axis=3)
         q, k = (rope.rotate(t.astype(jnp.float32), *angles).astype(x.dtype) for t in (q, k))
-        mixed, _ = attend(q, k, v, valid[:, None, :])
-        return self.proj(mixed)
+        return self.proj(attend(q, ((k.swapaxes(1, 2), v.swapaxes(1, 2)),), valid, causal=False))
 
 
 class VisionMLP(nnx.Module):
@@ -118,11 +134,7 @@ class VisionTower(nnx.Module):
         self.deepstack_merger_list = stack(count, build, rngs) if count else None
 
     def __call__(self, images: Images) -> Vision:
-        """Encodes all images at once.
-
-        Returns:
-          Cells of image 0 in raster order, then of image 1, ...; a padded image fills as many cells as the largest one.
-        """
+        """Encodes all images at once, a padded one into as many cells as the largest."""
         x = self.patch_embed(jnp.asarray(images.patches)) + self._positions(images)
         angles = rope.vision_angles(jnp.asarray(images.row_col), self.config)
         valid = jnp.asarray(images.valid)
@@ -130,9 +142,9 @@ class VisionTower(nnx.Module):
         for blocks, merger in self._segments():
             x, _ = lax.scan(lambda x, block: (block(x, angles, valid), None), x, blocks)
             features.append(merger(x))
-        *deepstack, embeds = (rearrange(f, "i cell d -> (i cell) d") for f in features)
+        *deepstack, embeds = features
         empty = jnp.zeros((0, *embeds.shape), embeds.dtype)
-        return Vision(embeds, jnp.stack(deepstack) if deepstack else empty)
+        return Vision(embeds, jnp.stack(deepstack) if deepstack else empty, images.groups)
 
     def _positions(self, images: Images) -> Float[Array, "image patch width"]:
         taps = self.pos_embed(jnp.asarray(images.pos_index)).astype(jnp.float32)

@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+)
 
 from qwen3vl_jax import layout
 from qwen3vl_jax.config import Config
@@ -16,6 +21,9 @@ from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.vision import Vision
 from qwen3vl_jax.weights import assemble
+
+# On toys, threads that wait for each other cost a hundred times the work.
+torch.set_num_threads(1)
 
 IMAGE, VIDEO, START, END = 250, 251, 248, 249
 TEXT = dict(
@@ -43,9 +51,16 @@ VISION = dict(
     deepstack_visual_indexes=[0, 1, 2],
     hidden_act="gelu_pytorch_tanh",
 )
+EXPERTS = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=20)
+REFERENCES = {
+    "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration),
+    "qwen3_vl_moe": (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration),
+}
 SPECIAL = dict(image_token_id=IMAGE, video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END)
 
 Grid = tuple[int, int]
+Clip = tuple[int, int, int]
+"""Temporal patches, and the grid of each."""
 
 
 def raw_config(
@@ -62,6 +77,11 @@ def raw_config(
         tie_word_embeddings=tied,
         **SPECIAL,
     )
+
+
+def moe_config(text: dict[str, Any] | None = None, tied: bool = False) -> dict[str, Any]:
+    """The same with a mixture of experts in each layer."""
+    return raw_config(EXPERTS | (text or {}), tied=tied) | dict(model_type="qwen3_vl_moe")
 
 
 class Toy(NamedTuple):
@@ -82,11 +102,12 @@ def make_toy(
     adjust: Callable[[Any], None] = lambda reference: None,
 ) -> Toy:
     """Transformers' model with noise on every parameter (biases start at 0 and norms at 1), and ours with its weights."""
-    config = Qwen3VLConfig(**{key: value for key, value in raw.items() if key != "model_type"})
-    config._attn_implementation = "eager"
+    config_of, model_of = REFERENCES[raw["model_type"]]
+    config = config_of(**{key: value for key, value in raw.items() if key != "model_type"})
+    config._attn_implementation = config._experts_implementation = "eager"
     torch.manual_seed(0)
     # Not `.to(dtype)`, which would round the rotary frequencies too.
-    reference = Qwen3VLForConditionalGeneration._from_config(config, dtype=dtype).eval()
+    reference = model_of._from_config(config, dtype=dtype).eval()
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(torch.randn_like(parameter) * noise)
@@ -97,35 +118,48 @@ def make_toy(
 
 
 class Row(NamedTuple):
-    """One prompt, without padding: tokens, and its pictures as (patch rows, grid)."""
+    """One prompt, without padding: tokens, its pictures as (patch rows, grid), and which of them make a video."""
 
     tokens: np.ndarray
     pictures: list[tuple[np.ndarray, Grid]]
+    videos: tuple[slice, ...] = ()
 
     def more(self, tokens: Sequence[int]) -> "Row":
         """The same row with text behind it."""
-        return Row(np.concatenate([self.tokens, np.asarray(tokens, np.int32)]), self.pictures)
+        return self._replace(tokens=np.concatenate([self.tokens, np.asarray(tokens, np.int32)]))
 
     def reference(self) -> dict[str, torch.Tensor]:
         """What transformers' model takes."""
         ids = torch.tensor(self.tokens).long()[None]
         given = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
         if self.pictures:
-            given["mm_token_type_ids"] = (ids == IMAGE).long()
-            given["pixel_values"] = torch.tensor(np.concatenate([rows for rows, _ in self.pictures]))
-            given["image_grid_thw"] = torch.tensor([[1, *grid] for _, grid in self.pictures])
+            given["mm_token_type_ids"] = (ids == IMAGE) + 2 * (ids == VIDEO)
+        clips = [self.pictures[part] for part in self.videos]
+        moving = {number for part in self.videos for number in range(part.start, part.stop)}
+        stills = [[picture] for number, picture in enumerate(self.pictures) if number not in moving]
+        for kind, pixels, groups in (("image", "pixel_values", stills), ("video", "pixel_values_videos", clips)):
+            if groups:
+                given[pixels] = torch.tensor(np.concatenate([rows for group in groups for rows, _ in group]))
+                given[f"{kind}_grid_thw"] = torch.tensor([[len(group), *group[0][1]] for group in groups])
         return given
 
 
-def make_row(grids: Sequence[Grid], words: int = 4, seed: int = 0, pixels: int = 96) -> Row:
-    """`words` random words, then each picture with two words behind it, then `words` more."""
+def make_row(shown: Sequence[Grid | Clip], words: int = 4, seed: int = 0, pixels: int = 96) -> Row:
+    """`words` random words, then each picture or video with two words behind it, then `words` more.
+
+    A video's temporal patches stand behind three words each, its timestamp.
+    """
     rng = np.random.default_rng(seed)
     text = lambda count: rng.integers(1, START, count).tolist()  # noqa: E731
-    tokens = text(words)
-    for rows, cols in grids:
-        tokens += [START, *[IMAGE] * (rows * cols // 4), END, *text(2)]
+    tokens, grids, videos = text(words), [], []
+    for *time, rows, cols in shown:
+        cells, count = rows * cols // 4, sum(time)
+        clip = [token for _ in range(count) for token in (*text(3), START, *[VIDEO] * cells, END)]
+        tokens += [START, *(clip or [IMAGE] * cells), END, *text(2)]
+        videos += [slice(len(grids), len(grids) + count)] * len(time)
+        grids += [(rows, cols)] * (count or 1)
     pictures = [(rng.normal(size=(rows * cols, pixels)).astype(np.float32), (rows, cols)) for rows, cols in grids]
-    return Row(np.array(tokens + text(words), np.int32), pictures)
+    return Row(np.array(tokens + text(words), np.int32), pictures, tuple(videos))
 
 
 def batch_rows(rows: Sequence[Row], config: Config, length: int | None = None) -> tuple[Images | None, Prompt]:

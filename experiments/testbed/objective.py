@@ -79,7 +79,7 @@ def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array,
     report = {
         "answer": answer / answers,
         "preview": preview / previews,
-        "see": _see_loss(trainee, vision.embeds, batch),
+        "see": _see_loss(trainee, vision.embeds.reshape(-1, vision.embeds.shape[-1]), batch),
         "neglect": neglect,
         "economy": price(0.7 * answering + 0.15 * asking + 0.15 * mass_at_end),
     }

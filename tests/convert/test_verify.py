@@ -18,8 +18,9 @@ from qwen3vl_jax import attention, rope, vision
 
 NewToy = Callable[..., Path]
 
-# One, two and three images of different sizes, and left padding, in a single program.
-MIXED = Case("mixed", (Row(((2, 3),), 24), Row(((2, 2), (2, 5)), 5), Row(((2, 3), (4, 2), (3, 3)), 7)))
+# One, two and three images of different sizes, a video, and left padding, in a single program.
+MIXED = Case("mixed", (Row(((2, 3),), 24), Row(((2, 2), (3, 2, 2), (2, 5)), 5), Row(((2, 3), (4, 2), (3, 3)), 7)))
+VIDEO = Case("video", (Row(((4, 2, 3),), 9),))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -137,9 +138,39 @@ def test_a_wrong_model_fails_by_far(
     assert str(report).count("  FAIL") == len(report.runs)
 
 
+def with_slices_of_time_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    embed = vision.PatchEmbed.__call__
+
+    def swapped(self: vision.PatchEmbed, patches: Any) -> Any:
+        pixels = patches.reshape(*patches.shape[:2], 3, 2, -1)
+        return embed(self, pixels[:, :, :, ::-1].reshape(patches.shape))
+
+    monkeypatch.setattr(vision.PatchEmbed, "__call__", swapped)
+
+
+def with_frames_that_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = vision.VisionAttention.__call__
+
+    def joined(self: vision.VisionAttention, x: Any, angles: Any, valid: Any) -> Any:
+        flat = lambda array: array.reshape(1, -1, *array.shape[2:])  # noqa: E731
+        return attend(self, *jax.tree.map(flat, (x, angles, valid))).reshape(x.shape)
+
+    monkeypatch.setattr(vision.VisionAttention, "__call__", joined)
+
+
+@pytest.mark.parametrize("damage", [with_slices_of_time_swapped, with_frames_that_see_each_other])
+def test_mistakes_that_only_videos_show(
+    telling_toy: Path, damaged: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    damage(damaged)
+    image, _, *video = verify(telling_toy, [CASES[0], VIDEO]).runs
+    assert image.passed
+    assert min(run.logits for run in video) > 100 * LOGITS
+
+
 def test_a_mask_on_the_wrong_heads_fails_by_far(telling_toy: Path, damaged: pytest.MonkeyPatch) -> None:
     edit = attention._edit
-    damaged.setattr(attention, "_edit", lambda scores, edits: edit(scores[:, ::-1], edits)[:, ::-1])
+    damaged.setattr(attention, "_edit", lambda scores, *rest: edit(scores[:, ::-1], *rest)[:, ::-1])
     plain, masked = verify(telling_toy, [MIXED]).runs
     assert plain.passed
     assert not masked.passed

@@ -249,8 +249,8 @@ def _ours(
     for strip, heads, panels in cases:
         changes = [(first + number * segment, panel) for number, panel in enumerate(panels)]
         targets = schedule(changes, steps=max_new + 1)
-        asks.append(Ask(strip, HeadSet(tuple(heads)).to_mask(*library.shape), targets))
-    settings = asking.Settings(Sampling.make(stop=stop_tokens(library.processor)), max_new, **how)
+        asks.append(Ask(strip, HeadSet(tuple(heads)).to_mask(*library.shape), targets, **how))
+    settings = asking.Settings(Sampling.make(stop=stop_tokens(library.processor)), max_new)
     return asking.answers(*library, STRIPS, question, asks, settings)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from experiments.comics import PanelFolders, RawPages
 from experiments.sources import PURPOSES, deal, fingerprint, natural, open_source
 from experiments.testbed.strips import draw_strips
-from gaze.compose import compose
+from gaze.compose import arrange, compose
 from qwen3vl_jax.errors import InputError
 
 COUNTS = {"discovery": 3, "selection": 2, "evaluation": 4}
@@ -180,7 +180,7 @@ def test_a_folder_gives_the_papers_strips_with_their_captions(tmp_path):
     (tmp_path / ".hidden").mkdir()
     folder = PanelFolders(tmp_path)
     assert sorted(folder.names) == ["comic1", "comic2", "comic3"]
-    want = compose("comic1", [shade(0, panel) for panel in range(1, 7)], list("abcdef"))
+    want = arrange("comic1", [shade(0, panel) for panel in range(1, 7)], list("abcdef"))
     assert folder.open("comic1") == want
     assert folder.open("comic2").captions == tuple(f"text {panel}" for panel in range(1, 7))
     assert folder.open("comic3").captions == ()

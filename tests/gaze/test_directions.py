@@ -27,7 +27,7 @@ EMBED = 48
 def asked(toy):
     """Images, whole prompts, and the same prompts begun: three questions about each of two pictures."""
     images, prompt = ask(toy.model.config, [picture(0, (4, 12)), picture(1, (6, 8))], QUESTIONS)
-    return images, prompt, begin(toy.model, images, *split(prompt, 2), room=ROOM)
+    return images, prompt, begin(toy.model, images, *split(prompt, 2))
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ def theirs(raw: dict[str, Any]) -> Config:
         "rope_theta": float(read.text_config.rope_parameters["rope_theta"]),
         "mrope_section": tuple(read.text_config.rope_parameters.get("mrope_section", (24, 20, 20))),
     }
-    text = {f.name: getattr(read.text_config, f.name) for f in dataclasses.fields(TextConfig) if f.name not in rope}
+    names = {field.name for field in dataclasses.fields(TextConfig)} - rope.keys() - {"experts"}
+    text = {name: getattr(read.text_config, name) for name in names}
     vision = {f.name: getattr(read.vision_config, f.name, None) for f in dataclasses.fields(VisionConfig)}
     vision["rope_theta"] = read.vision_config.rope_parameters["rope_theta"]
     vision["deepstack_visual_indexes"] = tuple(vision["deepstack_visual_indexes"])
@@ -146,9 +147,9 @@ def test_only_the_top_level_ties(top: bool | None, text: bool | None) -> None:
     assert Config.from_dict(raw).tie_word_embeddings == tied == bool(top)
 
 
-@pytest.mark.parametrize("found", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl_moe", "qwen3_vl_text", "llama", None])
+@pytest.mark.parametrize("found", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl_moe_text", "qwen3_vl_text", "llama", None])
 def test_another_architecture(found: str | None) -> None:
-    with pytest.raises(InputError, match=f"model_type {found!r}.*'qwen3_vl'"):
+    with pytest.raises(InputError, match=f"model_type {found!r}.*'qwen3_vl' or 'qwen3_vl_moe'"):
         Config.from_dict(HUB | {"model_type": found})
 
 

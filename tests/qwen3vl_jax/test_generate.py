@@ -143,7 +143,7 @@ def test_settings_and_plans_compile_nothing(toy: Toy, batch: tuple) -> None:
     def plan(uniform: bool) -> Edits:
         heads = jnp.asarray(rng.integers(0, 2, (4, 1, 4)), jnp.float32)
         keys = jnp.asarray(rng.normal(size=(3, slots)), jnp.float32)
-        return Edits(steer=Steer(heads, keys, jnp.asarray(uniform)))
+        return Edits(steer=Steer(heads, keys, jnp.asarray([uniform])))
 
     def run(edits: Edits, key: int, **settings: float) -> np.ndarray:
         sampling = Sampling.make(stop=[3], **settings)

@@ -5,11 +5,11 @@ import inspect
 import json
 import subprocess
 import sys
+import time
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -17,6 +17,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.images import ImageSettings
 from qwen3vl_jax.processing import CHAT_TEMPLATE, Processor
 
 SPECIAL = [
@@ -56,10 +57,8 @@ def train_tokenizer():
     )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def save_checkpoint(folder):
     """A checkpoint folder without weights, as transformers saves it."""
-    folder = tmp_path_factory.mktemp("checkpoint")
     tokenizer = train_tokenizer()
     names = dict(image_token_id="image_pad", video_token_id="video_pad", vision_start_token_id="vision_start")
     ids = {key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in names.items()}
@@ -72,6 +71,11 @@ def folder(tmp_path_factory):
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessorPil(**IMAGES).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +110,7 @@ def test_chat_is_the_qwen_turn(processor):
 
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 CONVERSATIONS = {
     "plain text": (
         [{"role": "user", "content": "Hello {{ there }}\n"}],
@@ -114,6 +119,10 @@ CONVERSATIONS = {
     "every way to write an image": (
         [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"text": " a\n"}, {"image_url": "x"}]}],
         f"<|im_start|>user\n{IMAGE} a\n{IMAGE}<|im_end|>\n",
+    ),
+    "every way to write a video": (
+        [{"role": "user", "content": [{"type": "video"}, {"text": " a\n"}, {"video": "x.gif"}, {"type": "image"}]}],
+        f"<|im_start|>user\n{VIDEO} a\n{VIDEO}{IMAGE}<|im_end|>\n",
     ),
     "several turns": (
         [
@@ -134,9 +143,11 @@ def test_conversations_follow_the_qwen_format(messages, expected, processor, ref
     assert reference.apply_chat_template(messages) == expected
 
 
-def test_images_are_numbered_on_request(reference):
+def test_pictures_and_videos_are_numbered_on_request(reference):
     text = reference.apply_chat_template(CONVERSATIONS["every way to write an image"][0], add_vision_id=True)
     assert text == f"<|im_start|>user\nPicture 1: {IMAGE} a\nPicture 2: {IMAGE}<|im_end|>\n"
+    text = reference.apply_chat_template(CONVERSATIONS["every way to write a video"][0], add_vision_id=True)
+    assert text == f"<|im_start|>user\nVideo 1: {VIDEO} a\nVideo 2: {VIDEO}Picture 1: {IMAGE}<|im_end|>\n"
 
 
 @pytest.mark.parametrize("counts", [[0], [1], [0, 0], [2, 1], [1, 0, 2], [3, 1, 1]])
@@ -165,17 +176,38 @@ def assert_pixels_equal(prompt, images, grids, want):
     np.testing.assert_array_equal(grids[first_cells], want["image_grid_thw"].numpy()[:, 1:])
 
 
-def test_positions_equal_transformers(folder, processor, reference, pictures):
+def assert_tokens_and_positions_equal(prompt, want, folder):
+    """Of left-padded rows, as transformers' processor and model have them."""
+    np.testing.assert_array_equal(prompt.valid, want["attention_mask"].numpy() == 1)
+    np.testing.assert_array_equal(prompt.tokens, np.where(prompt.valid, want["input_ids"].numpy(), 0))
     model = Qwen3VLForConditionalGeneration(Qwen3VLConfig.from_pretrained(folder)).model
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
+    positions, _ = model.get_rope_index(**{name: want.get(name) for name in names})
+    np.testing.assert_array_equal(prompt.positions, positions.permute(1, 2, 0).numpy())
+
+
+def test_positions_equal_transformers(folder, processor, reference, pictures):
     texts = [processor.chat(QUESTIONS[0], images=2), processor.chat(QUESTIONS[1], images=0)]
     prompt, _, _ = processor(texts, [pictures[:2], []])
     want = reference(text=texts, images=pictures[:2], padding=True, return_tensors="pt")
-    positions, _ = model.get_rope_index(
-        want["input_ids"], want["mm_token_type_ids"], want["image_grid_thw"], attention_mask=want["attention_mask"]
-    )
-    np.testing.assert_array_equal(prompt.positions, positions.permute(1, 2, 0).numpy())
-    assert positions.dtype == torch.int64
+    assert_tokens_and_positions_equal(prompt, want, folder)
     assert {array.dtype for array in (prompt.tokens, prompt.positions)} == {np.dtype(np.int32)}
+
+
+def test_long_prompts(folder, processor):
+    """A strip of 6,144 image tokens and thousands of words beside a short row; quick, and as transformers'."""
+    official = {**IMAGES, "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216}}
+    reference = PilProcessor(Qwen2VLImageProcessorPil(**official), processor.tokenizer, None)
+    wide = dataclasses.replace(processor, settings=ImageSettings())
+    texts = [processor.chat(QUESTIONS[0] * 200), processor.chat("Why?")]
+    shown = [[Image.new("RGB", (6144, 1024), "red")], [Image.new("RGB", (320, 320), "blue")]]
+    start = time.process_time()
+    prompt, _, _ = wide(texts, shown)
+    assert time.process_time() - start < 1
+    want = reference(text=texts, images=[image for row in shown for image in row], padding=True, return_tensors="pt")
+    assert (prompt.image_cell[0] >= 0).sum() == 6144
+    assert prompt.tokens.shape[1] > 7000
+    assert_tokens_and_positions_equal(prompt, want, folder)
 
 
 def test_a_conversation_is_a_prompt(processor, pictures):
@@ -294,6 +326,7 @@ def test_a_broken_template_is_an_error(folder, tmp_path):
     ("file", "change", "message"),
     [
         ("config.json", {"image_token_id": 3}, "image_pad"),
+        ("config.json", {"video_token_id": 3}, "video_pad"),
         ("preprocessor_config.json", {"patch_size": 14}, "patch, frame and merge"),
     ],
 )

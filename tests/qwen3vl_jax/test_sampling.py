@@ -53,15 +53,15 @@ def test_the_same_in_bfloat16() -> None:
     """Low-precision logits are widened before anything is done to them."""
     logits = LOGITS.astype(jnp.bfloat16)
     sampling = Sampling.make(temperature=0.7, top_p=0.9)
-    key = jax.random.key(1)
-    wide = choose(logits.astype(jnp.float32), SEEN, sampling, key)
-    np.testing.assert_array_equal(choose(logits, SEEN, sampling, key), wide)
+    keys = jax.random.split(jax.random.key(1), BATCH)
+    wide = choose(logits.astype(jnp.float32), SEEN, sampling, keys)
+    np.testing.assert_array_equal(choose(logits, SEEN, sampling, keys), wide)
 
 
 def test_greedy_takes_the_largest_penalised_score() -> None:
     sampling = Sampling.make(repetition_penalty=5.0)
     want = by_transformers(1.0, 0, 1.0, 5.0).argmax(axis=-1)
-    np.testing.assert_array_equal(choose(LOGITS, SEEN, sampling, jax.random.key(0)), want)
+    np.testing.assert_array_equal(choose(LOGITS, SEEN, sampling, jax.random.split(jax.random.key(0), BATCH)), want)
     assert (want != LOGITS.argmax(axis=-1)).any()
 
 
@@ -73,7 +73,7 @@ def test_frequencies_follow_the_scores(settings: dict) -> None:
     sampling = Sampling.make(**settings)
     keys = jax.random.split(jax.random.key(0), draws)
     seen = jnp.zeros((1, 8), bool)
-    drawn = jax.jit(jax.vmap(lambda key: choose(logits, seen, sampling, key)[0]))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: choose(logits, seen, sampling, key[None])[0]))(keys)
     share = np.bincount(drawn, minlength=8) / draws
     want = np.asarray(jax.nn.softmax(truncate(logits, sampling)[0]))
     assert (share[want == 0] == 0).all()
@@ -82,5 +82,9 @@ def test_frequencies_follow_the_scores(settings: dict) -> None:
 
 def test_rows_are_drawn_apart() -> None:
     logits = jnp.zeros((64, VOCAB), jnp.float32)
-    drawn = choose(logits, jnp.zeros((64, VOCAB), bool), Sampling.make(temperature=1.0), jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 64)
+    drawn = choose(logits, jnp.zeros((64, VOCAB), bool), Sampling.make(temperature=1.0), keys)
     assert len(np.unique(drawn)) > 20
+    # With its own key: alone a row is what it is among others.
+    alone = choose(logits[:1], jnp.zeros((1, VOCAB), bool), Sampling.make(temperature=1.0), keys[5:6])
+    assert alone[0] == drawn[5]

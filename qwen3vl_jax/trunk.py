@@ -1,0 +1,76 @@
+"""Many variants of one prompt: what the edits of no variant can change is computed once.
+
+An edit that acts in layers from `first` on, and on rows from `start` on, leaves the layers below and the rows before as they
+are. So a prompt is read in three parts: the layers below, of all rows; the layers from `first` on, of the rows before; and the
+rest, for each variant. The first two are the trunk.
+"""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int32
+
+from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.edits import Edits
+from qwen3vl_jax.inputs import Prompt
+from qwen3vl_jax.model import Output, Qwen3VL
+from qwen3vl_jax.text import RUN, SKIP
+from qwen3vl_jax.vision import Vision
+
+
+@struct.dataclass
+class Trunk:
+    """What all variants share.
+
+    Attributes:
+      stream: behind the last layer below `first`, at the rows from `start` on.
+      deepstack: what still joins the stream there behind early layers.
+      keys, values: of every slot and layer; 0 where it is up to the variants.
+      positions, valid: of every slot.
+      first: the first layer that is up to the variants; the number of layers if none is.
+    """
+
+    stream: Float[Array, "prompt row embed"]
+    deepstack: Float[Array, "tap prompt row embed"] | None
+    keys: Float[Array, "layer prompt kv slot head"]
+    values: Float[Array, "layer prompt kv slot head"]
+    positions: Int32[Array, "prompt slot 3"]
+    valid: Bool[Array, "prompt slot"]
+    first: Int32[Array, ""]
+
+
+def grow(model: Qwen3VL, prompt: Prompt, vision: Vision | None, first: Int32[Array, ""], *, start: int) -> Trunk:
+    """Reads of each prompt what all its variants share; `start` lies within the prompt."""
+    decoder = model.model.language_model
+    positions, valid = jnp.asarray(prompt.positions), jnp.asarray(prompt.valid)
+    below = jnp.where(jnp.arange(model.config.text.num_hidden_layers) < first, RUN, SKIP)
+    x, deepstack = model.embed(prompt, vision)
+    x, (keys, values), _ = decoder(x, positions, valid, deepstack, None, None, None, below)
+    if start:
+        early = None if deepstack is None else deepstack[:, :, :start]
+        before = (x[:, :start], positions[:, :start], valid[:, :start], early)
+        _, own, _ = decoder(*before, None, None, None, RUN - below)
+        keys, values = (whole.at[:, :, :, :start].add(part) for whole, part in zip((keys, values), own, strict=True))
+    later = None if deepstack is None else deepstack[:, :, start:]
+    return Trunk(x[:, start:], later, keys, values, positions, valid, jnp.asarray(first, jnp.int32))
+
+
+def branch(model: Qwen3VL, trunk: Trunk, edits: Edits | None, copies: int) -> Output:
+    """Reads the rest of each prompt in `copies` variants, which stand side by side: what `model(prompt, ...)` would give.
+
+    `edits` are of as many rows, and must leave alone what the trunk holds. `Output.hidden` has the rows from `start` on.
+    """
+    decoder = model.model.language_model
+    above = jnp.where(jnp.arange(len(trunk.keys)) < trunk.first, SKIP, RUN)
+    start = trunk.valid.shape[1] - trunk.stream.shape[1]
+    last = jnp.max(trunk.positions, axis=(1, 2), where=trunk.valid[:, :, None], initial=-1)
+    shared = Cache(trunk.keys, trunk.values, trunk.valid, jnp.asarray(start, jnp.int32), last + 1).branch(copies, 0)
+    past = None if start == 0 else shared.upto(start)
+    x, positions = (jnp.repeat(leaf, copies, axis=0) for leaf in (trunk.stream, trunk.positions[:, start:]))
+    x, own, _ = decoder(x, positions, shared.valid[:, start:], trunk.deepstack, past, edits, None, above)
+    keys, values = (
+        whole.at[:, :, :, start:].add(part) for whole, part in zip((shared.keys, shared.values), own, strict=True)
+    )
+    filled = jnp.asarray(shared.slots, jnp.int32)
+    return Output(decoder.norm(x), replace(shared, keys=keys, values=values, filled=filled), None)
