@@ -78,7 +78,7 @@ def main(command: click.Command, name: str) -> None:
     except BaseException:
         traceback.print_exc()
         status = 1
-    # At once: an ordinary exit would first wait for the other processes, which need not come, and keep up appearances.
+    # At once: an ordinary exit would wait for the other processes, and they would take this one to be alive.
     sys.stdout.flush()
     os._exit(status)
 
@@ -110,10 +110,10 @@ def supervise() -> int:
 
 
 @contextmanager
-def joined(cluster: Cluster, heartbeat: int = HEARTBEAT) -> Iterator[Path]:
+def joined(cluster: Cluster) -> Iterator[Path]:
     """What a worker does between meeting the others and leaving them; gives a folder for what it need not keep.
 
-    Ends the process if anything goes wrong, as only then the others learn of it.
+    Without `main` around it, a process that fails would wait here for the others.
     """
     pipe, _, scratch = os.environ[WORKER].partition(":")
     Thread(target=_follow, args=(int(pipe), scratch), daemon=True).start()
@@ -121,14 +121,14 @@ def joined(cluster: Cluster, heartbeat: int = HEARTBEAT) -> Iterator[Path]:
     import jax
 
     try:
-        _initialize(cluster, heartbeat)
+        _initialize(cluster)
         if jax.process_index() > 0:
             sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
         yield Path(scratch)
         jax.distributed.shutdown()
     except jax.errors.JaxRuntimeError:
         # A collective may fail at once when a process is lost. If that is why, JAX will end this process shortly.
-        time.sleep(2 * heartbeat)
+        time.sleep(2 * HEARTBEAT)
         raise
 
 
@@ -191,7 +191,7 @@ def union(mine: dict[str, str]) -> dict[str, str]:
     return {name: text for row in everything for name, text in json.loads(row.tobytes()).items()}
 
 
-def _initialize(cluster: Cluster, heartbeat: int) -> None:
+def _initialize(cluster: Cluster) -> None:
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
@@ -202,7 +202,7 @@ def _initialize(cluster: Cluster, heartbeat: int) -> None:
             *known,
             cluster_detection_method=how,
             initialization_timeout=ARRIVAL,
-            heartbeat_timeout_seconds=heartbeat,
+            heartbeat_timeout_seconds=HEARTBEAT,
         )
     except ValueError:
         raise InputError("there is no cluster here that JAX knows: give --processes N instead of auto") from None

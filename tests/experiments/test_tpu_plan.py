@@ -86,7 +86,7 @@ def lower(model, mesh, strips):
     return jax.jit(lambda x: jnp.sort(jnp.broadcast_to(x[:, :, None], (*x.shape, 2**20)), axis=1)).lower(rows)
 chip, devices = topology("v5e:2x2")
 for strips in 8, 2000:
-    print(plan(Layout("2B", "v5e:2x2", 4, 1, strips), Program("sort", lower, 1), chip, devices).trouble)
+    print(plan(Layout("2B", "v5e:2x2", strips, data=4), Program("sort", lower, 1), chip, devices).trouble)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,15 @@ from qwen3vl_jax.weights import Tensor, assemble, tensors
 from ..toys import EXPERTS, ROPE, TEXT, Row, Toy, batch_rows, encode, last_row, make_row, make_toy, moe_config, read
 
 LOGITS, ATTENTION = 1e-4, 1e-5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_programs() -> Iterator[None]:
+    """Numbers are compared, not speed: compiling less halves the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +119,8 @@ class TestMistakes:
         assert self.miss(self.changed(toy, gate_up_proj=lambda weight: weight[:, :, ::-1])) > 100 * LOGITS
 
     def test_experts_turned(self) -> None:
-        """Both tensors are square here, so that nothing but the numbers tells."""
-        toy = make_toy(moe_config(dict(moe_intermediate_size=24)))
-        assert self.miss(toy) < LOGITS
-        turn = lambda weight: weight.reshape(6, 48, 48).swapaxes(1, 2).reshape(weight.shape)  # noqa: E731
-        assert self.miss(self.changed(toy, gate_up_proj=turn)) > 100 * LOGITS
+        """They are square here, so that nothing but the numbers tells."""
         toy = make_toy(moe_config(dict(moe_intermediate_size=48)))
-        assert self.miss(toy) < LOGITS
         assert self.miss(self.changed(toy, down_proj=lambda weight: weight.swapaxes(1, 2))) > 100 * LOGITS
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m experiments.bench.NAME`, each one command that measures both sides in one run."""
