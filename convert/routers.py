@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 @contextmanager
 def watched(reference: Any) -> Iterator[list[list[Any]]]:
     """Collects per layer and pass, for each token, how far the last expert that it takes is above the next (in logits)."""
-    routers = [getattr(layer.mlp, "gate", None) for layer in reference.model.language_model.layers]
-    routers = [router for router in routers if router is not None and router.top_k < router.num_experts]
+    blocks = [layer.mlp for layer in reference.model.language_model.layers]
+    routers = [block.gate for block in blocks if hasattr(block, "gate") and block.gate.top_k < block.gate.num_experts]
     seen: list[list[Any]] = [[] for _ in routers]
 
     def hook(passes: list[Any]) -> Any:

@@ -17,7 +17,7 @@ from experiments.bench import reference
 from experiments.bench.checkpoint import MEDIUM, SIZE, strip, write_checkpoint
 from experiments.bench.questions import question
 from experiments.bench.report import Figure, Report, json_option, medians, publish, say
-from experiments.bench.sides import Run, Side
+from experiments.bench.sides import Run, Side, without_torch
 from experiments.testbed.wordings import DISCOVERY, ORDINALS, fill
 from gaze.answers import discover
 from gaze.score import Mass
@@ -30,6 +30,7 @@ TOLERANCE = 1e-4
 
 def ours(folder: Path) -> Callable[[Sequence[Strip]], Mass]:
     """Opens the model; returns what scores strips."""
+    without_torch()
     model, processor = load(folder)
     return lambda strips: discover(model, processor, strips, TEXTS)
 

@@ -56,8 +56,8 @@ def discovery(folder: Path) -> Callable[[Sequence[Sequence[Question]]], np.ndarr
     return lambda strips: np.array([[ask(question) for question in strip] for strip in strips])
 
 
-def steering(folder: Path) -> Callable[[Question, Sequence[Masked], int], list[Answer]]:
-    """Opens the model; returns what answers a question once for each mask, by hooks, with so many tokens each."""
+def steering(folder: Path) -> Callable[[Sequence[Question], Sequence[Masked], int], list[Answer]]:
+    """Opens the model; returns what answers each question once for each mask, by hooks, with so many tokens."""
     torch, model = _open(folder)
 
     def say(question: Question, masked: Masked, count: int) -> Answer:
@@ -75,7 +75,7 @@ def steering(folder: Path) -> Callable[[Question, Sequence[Masked], int], list[A
         best = [logits[0].topk(2).values.tolist() for logits in output.logits]
         return Answer(output.sequences[0, length:].tolist(), [first - second for first, second in best])
 
-    return lambda question, masks, count: [say(question, masked, count) for masked in masks]
+    return lambda questions, masks, count: [say(one, masked, count) for one in questions for masked in masks]
 
 
 @contextmanager

@@ -102,6 +102,14 @@ def measured(work: Callable[..., Any], *task: Any) -> Run:
     return Run(value, seconds, cpu_seconds, memory("VmHWM"), memory("RssAnon"))
 
 
+def without_torch() -> None:
+    """Has transformers find no PyTorch, which is there for the reference only: it would import it for a tokenizer."""
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    utils = import_module("transformers.utils")
+    assert not utils.is_torch_available()  # which it remembers
+    del sys.modules["torch"]
+
+
 def pin() -> None:
     """Keeps this process, and the threads that it will start, to `CORES` cores."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])

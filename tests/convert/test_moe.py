@@ -125,13 +125,11 @@ def test_round_trips(tmp_path: Path, dtype: torch.dtype) -> None:
             assert array.tobytes() == weights(hub)[name].contiguous().view(torch.uint8).numpy().tobytes(), name
 
 
-@pytest.mark.parametrize("width", [24, 48])
-def test_square_tensors_are_read_and_written_as_transformers_does(tmp_path: Path, width: int) -> None:
-    toy = saved(tmp_path / "toy", moe_intermediate_size=width)
+def test_square_tensors_are_read_and_written_as_transformers_does(tmp_path: Path) -> None:
+    toy = saved(tmp_path / "toy", moe_intermediate_size=24)
     want = Qwen3VLMoeForConditionalGeneration.from_pretrained(toy).state_dict()
     back = Qwen3VLMoeForConditionalGeneration.from_pretrained(there_and_back(toy, tmp_path)).state_dict()
     assert_same_bits(want, back)
-    assert verify(tmp_path / "orbax", [MIXED]).passed
     # Files of the hub's kind are then read wrongly by both, in the same way.
     assert verify(put(toy, turned(weights(toy))), [MIXED]).passed
 
