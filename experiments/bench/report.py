@@ -85,7 +85,7 @@ def machine() -> dict[str, Any]:
     names = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
     return {
         "cores": os.cpu_count(),
-        "threads": min(CORES, os.cpu_count() or 1),
+        "threads": min(CORES, len(os.sched_getaffinity(0))),
         "processor": sorted(names),
         "system": platform.platform(),
         "load": os.getloadavg()[0],
@@ -132,7 +132,7 @@ def _writable(_context: click.Context, _option: click.Parameter, file: Path | No
 
 
 def _is_bytes(name: str) -> bool:
-    return name.endswith(("peak", "anonymous", "bytes"))
+    return name.endswith(("before", "peak", "anonymous", "bytes"))
 
 
 def _version(package: str) -> str | None:

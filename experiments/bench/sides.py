@@ -23,13 +23,15 @@ class Run(NamedTuple):
 
     Attributes:
       seconds, cpu_seconds: on the wall and on all cores together; other work on the machine disturbs the first more.
-      peak: the most bytes in memory meanwhile, weights and libraries included.
+      before: bytes in memory when it began, weights and libraries included.
+      peak: the most meanwhile.
       anonymous: the same without what belongs to files, as far as was seen every `EVERY` seconds.
     """
 
     value: Any
     seconds: float
     cpu_seconds: float
+    before: int
     peak: int
     anonymous: int
 
@@ -96,10 +98,11 @@ def memory(kind: str, process: int | str = "self") -> int:
 def measured(work: Callable[..., Any], *task: Any) -> Run:
     """Does something in this process and says what it took."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
+    before = memory("VmRSS")
     start, spent = time.perf_counter(), time.process_time()
     value = work(*task)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - spent
-    return Run(value, seconds, cpu_seconds, memory("VmHWM"), memory("RssAnon"))
+    return Run(value, seconds, cpu_seconds, before, memory("VmHWM"), memory("RssAnon"))
 
 
 def without_torch() -> None:

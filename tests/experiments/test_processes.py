@@ -22,6 +22,12 @@ from gaze.heads import HeadSet
 Command = Callable[..., int]
 FEW = ("--discovery", "4", "--selection", "2", "--evaluation", "2")
 LONG = 500
+GAZE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
+from experiments.cli import main
+main()
+"""
 ATTENTION = Path("e1_discovery", "attention", "00000.npz")
 SHUFFLED = Path("e1_discovery", "shuffled", "00000.npz")
 ANSWERS = Path("e1_discovery", "selection", "answers.jsonl")
@@ -61,7 +67,7 @@ def plain(devices: int) -> dict[str, str]:
 
 def start(out: Path, devices: int, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", "from experiments.cli import main; main()", "discover", "--out", out, *FEW, *arguments],
+        [sys.executable, "-c", GAZE, "discover", "--out", out, *FEW, *arguments],
         env=plain(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -159,7 +165,8 @@ def test_ctrl_c_ends_both(pair: Callable[[Path], Pair], tmp_path: Path) -> None:
         assert both.both[0].poll() is None, both.ends(0, 1)
         time.sleep(0.05)
     both.both[0].send_signal(signal.SIGINT)
-    assert both.ends(0, 60) == (130, "Error: interrupted\n")
+    status, said = both.ends(0, 60)
+    assert (status, said.strip()) == (130, "Error: interrupted")
     assert both.ends(1, 60)[0] == LOST
 
 

@@ -22,7 +22,9 @@ from gaze.score import (
 )
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.sharding import make_mesh, shardings, spread
 
+from ..toys import make_toy, moe_config
 from .conftest import HEADS, IMAGE, LAYERS, ask, picture
 
 QUESTIONS = [[5, 6, 7, 30], [5, 6, 8, 9, 30], [5, 6, 30]]
@@ -85,6 +87,22 @@ def test_mass_is_that_of_transformers(toy):
         last = np.stack([layer[0, :, -1, 3:15].numpy() for layer in attentions])
         want = np.stack([last[:, :, panel == p].sum(axis=-1) for p in range(3)], axis=-1)
         np.testing.assert_allclose(got, want, atol=1e-5, rtol=0)
+
+
+def test_experts_are_chosen_question_by_question(toy):
+    """The same with a mixture of experts, whose rows are sorted by expert across all questions, on a mesh and without."""
+    model = make_toy(moe_config()).model
+    pictures = [picture(0, (4, 12)), picture(1, (4, 12))]
+    arguments, prompt = strips(toy, pictures)
+    groups = [keys(arguments[0], row, n // 3, pictures[n // 3][1]) for n, row in enumerate(prompt.image_cell)]
+    want = np.asarray(unshared(model, arguments[0], prompt, np.stack(groups)))
+    want = want.reshape(-1, 2, 3, HEADS, 3).transpose(1, 2, 0, 3, 4)
+    np.testing.assert_allclose(panel_attention(model, *arguments), want, atol=2e-6, rtol=0)
+    mesh = make_mesh(2, 2)
+    there = jax.device_put(model, shardings(model, mesh))
+    inputs = spread(arguments, mesh, 2)
+    mass = panel_attention(there, inputs[0].replace(groups=2), *inputs[1:])
+    np.testing.assert_allclose(mass, want, atol=1e-5, rtol=0)
 
 
 def test_batches_of_one_shape_compile_once(toy):
