@@ -263,7 +263,7 @@ def _branch(
     max_new: int,
 ) -> State:
     copies = len(names) // len(prompt.tokens)
-    output = branch(model, trunk, plan.at(0, prompt.tokens.shape[1]), copies)
+    output = branch(model, trunk, plan.at(0, prompt.tokens.shape[1] + max_new), copies)
     seen = jnp.repeat(vocabulary(model, prompt), copies, axis=0)
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(names)
     limit = jnp.where(names == FREE, 1, max_new)

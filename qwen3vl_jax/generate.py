@@ -26,9 +26,10 @@ from qwen3vl_jax.vision import Vision
 
 @runtime_checkable
 class Plan(Protocol):
-    """Edits by step, the same for all rows or one for each; key axes have one entry per slot (prompt, generated tokens)."""
+    """Edits by step. Key axes of the edits have one entry per cache slot (the prompt, then the generated tokens)."""
 
-    def at(self, step: Any, slots: int) -> Edits | None: ...
+    def at(self, step: Any, slots: int) -> Edits | None:
+        """`step` is an integer for each row [batch], or one for all; rows of one `generate` are at the same step."""
 
 
 @struct.dataclass
@@ -81,7 +82,7 @@ def prefill(
 ) -> State:
     """Reads the prompt and chooses token 0 of every row; leaves room for `max_new` tokens."""
     batch, length = prompt.tokens.shape
-    edits = None if plan is None else plan.at(jnp.zeros((batch,), jnp.int32), length)
+    edits = None if plan is None else plan.at(jnp.zeros((batch,), jnp.int32), length + max_new)
     output = model(prompt, vision, edits=edits)
     keys = jax.random.split(key, batch)
     return begin(model, output, vocabulary(model, prompt), sampling, keys, jnp.full((batch,), max_new), max_new=max_new)

@@ -86,6 +86,9 @@ class Linear(nnx.Module):
         kernel = self.weight[...]
         flat = x.reshape(-1, len(kernel)) @ kernel
         flat = flat if self.bias is None else flat + jnp.broadcast_to(self.bias[...], flat.shape)
+        if len(self.outputs) > 1:
+            # Or XLA for TPU turns the product round for what comes next, and with it a copy of the weights of all layers.
+            flat = lax.optimization_barrier(flat)
         return flat.reshape(*x.shape[: x.ndim - self.contracted], *self.outputs)
 
 

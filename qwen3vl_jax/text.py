@@ -162,8 +162,8 @@ def _behind_layer(
     """What joins the residual stream behind a layer: DeepStack features on the first few, then the residual edit."""
     if deepstack is not None and deepstack.shape[0] > 0:
         taps, strips = deepstack.shape[:2]
-        feature = jnp.where(layer < taps, deepstack[jnp.minimum(layer, taps - 1)], 0)
-        x = x + jnp.repeat(feature, len(x) // strips, axis=0)
+        feature = deepstack[jnp.minimum(layer, taps - 1)]
+        x = lax.cond(layer < taps, lambda x: x + jnp.repeat(feature, len(x) // strips, axis=0), lambda x: x, x)
     if edits is not None and edits.residual is not None:
         x = x + edits.residual.astype(x.dtype)
     return x

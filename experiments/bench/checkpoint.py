@@ -71,7 +71,9 @@ def normal(seed: int = 0) -> Draw:
     return draw
 
 
-def write_checkpoint(folder: Path, raw: dict[str, Any], dtype: DTypeLike = np.float32, draw: Draw | None = None) -> None:
+def write_checkpoint(
+    folder: Path, raw: dict[str, Any], dtype: DTypeLike = np.float32, draw: Draw | None = None
+) -> None:
     """A folder as Hugging Face has them, with the testbed's tokenizer; never more than one tensor in memory."""
     trained = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))
     raw = {**raw, **{name: trained[name] for name in SPECIAL}}

@@ -35,7 +35,8 @@ NARROW: dict[str, Any] = {
     **EIGHT,
     "text_config": EIGHT["text_config"]
     | dict(hidden_size=256, intermediate_size=768, num_attention_heads=4, num_key_value_heads=1, vocab_size=8192),
-    "vision_config": EIGHT["vision_config"] | dict(hidden_size=128, intermediate_size=512, num_heads=4, out_hidden_size=256),
+    "vision_config": EIGHT["vision_config"]
+    | dict(hidden_size=128, intermediate_size=512, num_heads=4, out_hidden_size=256),
 }
 """The same depth."""
 
@@ -95,7 +96,9 @@ def measure(raw: dict[str, Any], wide: dict[str, Any], runs: int, size: tuple[in
     seconds = {name: float(np.median([run.seconds for run in taken])) for name, taken in times.items()}
     layers = raw["text_config"]["num_hidden_layers"]
     figures = [
-        Figure("seconds", seconds["narrow"], f"seconds to the first prefill of {layers} layers, reduced width", most=LIMIT),
+        Figure(
+            "seconds", seconds["narrow"], f"seconds to the first prefill of {layers} layers, reduced width", most=LIMIT
+        ),
         Figure("seconds_8b", seconds["8B"], "seconds to compile that of the 8B model, no weights", most=LIMIT),
     ]
     raws = {name: [{**run.raw, "parts": run.value} for run in taken] for name, taken in times.items()}

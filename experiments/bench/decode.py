@@ -20,7 +20,7 @@ from experiments.bench.report import Figure, Report, json_option, publish, say
 from experiments.bench.sides import Side, without_torch
 from experiments.testbed.wordings import VQA
 from gaze.answers import Ask, Settings, answers, encode
-from gaze.steer import MODES, PRECISIONS, Steering, schedule, steering
+from gaze.steer import MODES, PRECISIONS, schedule, steering
 from qwen3vl_jax.generate import generate, stream
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Processor
@@ -47,9 +47,7 @@ def steps(model: Qwen3VL, processor: Processor, size: tuple[int, int], rows: int
     heads = np.ones((text.num_hidden_layers, text.num_attention_heads), np.float32)
     plan = steering(heads, prompt, panels, np.arange(rows)[:, None] % PANELS)
     key = jax.random.key(0)
-    answers = [
-        stream(model, prompt, some.vision, one, GREEDY, key, max_new=count + 2) for one in (None, plan)
-    ]
+    answers = [stream(model, prompt, some.vision, one, GREEDY, key, max_new=count + 2) for one in (None, plan)]
     for answer in answers:  # the prompt, and a step that compiles
         next(answer), next(answer)
     return [[_seconds(answer) for answer in answers] for _ in range(count)]
@@ -64,7 +62,11 @@ def _seconds(answer: Iterator[Any]) -> float:
 def compilations(model: Qwen3VL, processor: Processor, size: tuple[int, int]) -> dict[str, list[int]]:
     """How many programs `generate` and `answers` compile, call by call, each with edits of another kind."""
     counted: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(lambda event, _seconds, **_: counted.append(event))
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        counted.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
     picture = strip(0, size)
     some = encode(model, processor, [picture], [VQA])
     settings, key = Settings(GREEDY, TOKENS), jax.random.key(0)
@@ -127,7 +129,9 @@ def summary(taken: dict[int, np.ndarray], compiled: dict[str, list[int]]) -> Rep
     for rows, times in taken.items():
         label = "ratio" if rows == ROWS[0] else f"ratio_{rows}_rows"
         ratio = float(np.median(times[:, 1] / times[:, 0]))
-        figures.append(Figure(label, ratio, f"a steered decode step over a plain one, {rows} rows, all heads", most=1.03))
+        figures.append(
+            Figure(label, ratio, f"a steered decode step over a plain one, {rows} rows, all heads", most=1.03)
+        )
     later = sum(sum(counts[1:]) for counts in compiled.values())
     figures.append(Figure("compilations", later, "compilations after the first call", most=0))
     raw = {f"{rows} rows": times.tolist() for rows, times in taken.items()} | {"compilations": compiled}

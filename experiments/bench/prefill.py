@@ -3,6 +3,7 @@
 python -m experiments.bench.prefill --json prefill.json
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,7 @@ from qwen3vl_jax.vision import Vision
 SIZES = ((768, 128), (1536, 256), (3072, 512), (6144, 1024))
 PRODUCTS = 40
 PIECES = ("vision", "text", "prefill")
-Shape = tuple[int, int, int]
+Size = tuple[int, int]
 
 
 @jax.jit
@@ -66,62 +67,44 @@ def flops(config: Config, patches: int, length: int) -> dict[str, float]:
     found = {
         "vision": 2 * patches * (pixels * width + vision.depth * block + mergers * merger / merged)
         + 4 * vision.depth * patches**2 * width,
-        "text": text.num_hidden_layers * (2 * length * layer + 4 * seen * heads) + 2 * text.hidden_size * text.vocab_size,
+        "text": text.num_hidden_layers * (2 * length * layer + 4 * seen * heads)
+        + 2 * text.hidden_size * text.vocab_size,
     }
     return {**found, "prefill": sum(found.values())}
 
 
-def products(config: Config, patches: int, length: int) -> list[Shape]:
-    """The model's own largest products: rows, inputs and outputs of its MLPs."""
+def products(config: Config, patches: int, length: int) -> dict[str, tuple[int, int, int]]:
+    """Rows, inputs and outputs of the largest products of each tower, those of its MLPs."""
     text, vision = config.text, config.vision
-    return [
-        (length, text.hidden_size, text.intermediate_size),
-        (patches, vision.hidden_size, vision.intermediate_size),
-    ]
+    return {
+        "vision": (patches, vision.hidden_size, vision.intermediate_size),
+        "text": (length, text.hidden_size, text.intermediate_size),
+    }
 
 
-def ours(folder: Path, size: tuple[int, int]) -> Callable[..., Any]:
-    """Opens the model and a strip; returns what does one of `PIECES`, or products of a shape, compiled beforehand."""
-    without_torch()
-    model, processor = load(folder)
-    asked = processor([processor.chat(VQA)], [[strip(0, size).image]])
-    prompt, images = jax.tree.map(jnp.asarray, (asked.prompt, asked.images))
+def ours(folder: Path, size: Size) -> Callable[[str], None]:
+    """Opens the model and a strip; returns what does one of `PIECES`, or the products of a tower's MLP, compiled beforehand."""
+    model, prompt, images = _opened(folder, size)
     vision = encode(model, images)
-    pieces: dict[Any, Callable[[], Any]] = {
+    pieces: dict[str, Callable[[], Any]] = {
         "vision": lambda: encode(model, images),
         "text": lambda: read(model, prompt, vision),
         "prefill": lambda: both(model, prompt, images),
     }
-    shapes = products(model.config, asked.images.patches.shape[1], prompt.tokens.shape[1])
-    for shape in shapes:
-        pieces[shape] = _products(shape)
+    shapes = products(model.config, images.patches.shape[1], prompt.tokens.shape[1])
+    pieces |= {f"{tower} products": _products(*shape) for tower, shape in shapes.items()}
     for piece in pieces.values():
         jax.block_until_ready(piece())
 
-    def work(piece: str | Shape | None) -> list[Shape] | None:
-        """None tells the shapes and does nothing."""
-        if piece is None:
-            return shapes
-        jax.block_until_ready(pieces[piece]())
-        return None
+    def work(name: str) -> None:
+        jax.block_until_ready(pieces[name]())
 
     return work
 
 
-def _products(shape: Shape) -> Callable[[], Any]:
-    rows, inputs, outputs = shape
-    rng = np.random.default_rng(0)
-    parts = [(rows, inputs), (inputs, outputs), (outputs, inputs)]
-    x, up, down = (jnp.asarray(rng.standard_normal(part, np.float32) / np.float32(part[0] ** 0.5)) for part in parts)
-    return lambda: multiply(x, up, down)
-
-
-def largest(folder: Path, size: tuple[int, int]) -> Callable[[], tuple[int, int]]:
-    """Opens the model and a strip and compiles; returns what reads it once: its patches and its tokens."""
-    without_torch()
-    model, processor = load(folder)
-    asked = processor([processor.chat(VQA)], [[strip(0, size).image]])
-    prompt, images = jax.tree.map(jnp.asarray, (asked.prompt, asked.images))
+def once(folder: Path, size: Size) -> Callable[[], tuple[int, int]]:
+    """Opens the model and a strip and compiles; returns what reads it and gives its numbers of patches and tokens."""
+    model, prompt, images = _opened(folder, size)
     compiled = both.lower(model, prompt, images).compile()
 
     def work() -> tuple[int, int]:
@@ -131,68 +114,104 @@ def largest(folder: Path, size: tuple[int, int]) -> Callable[[], tuple[int, int]
     return work
 
 
-def measure(raw: dict[str, Any], runs: int, sizes: Sequence[tuple[int, int]], size: tuple[int, int] = SIZE) -> Report:
+def _opened(folder: Path, size: Size) -> tuple[Qwen3VL, Prompt, Images]:
+    without_torch()
+    model, processor = load(folder)
+    asked = processor([processor.chat(VQA)], [[strip(0, size).image]])
+    prompt, images = jax.tree.map(jnp.asarray, (asked.prompt, asked.images))
+    return model, prompt, images
+
+
+def _products(rows: int, inputs: int, outputs: int) -> Callable[[], Any]:
+    rng = np.random.default_rng(0)
+    parts = [(rows, inputs), (inputs, outputs), (outputs, inputs)]
+    x, up, down = (jnp.asarray(rng.standard_normal(part, np.float32) / np.float32(part[0] ** 0.5)) for part in parts)
+    return lambda: multiply(x, up, down)
+
+
+def measure(raw: dict[str, Any], runs: int, sizes: Sequence[Size], size: Size = SIZE) -> Report:
     """Products and pieces in turn, then one picture of each size in a process of its own."""
     with TemporaryDirectory(prefix="gaze-bench-") as place:
         folder = Path(place)
         write_checkpoint(folder, raw)
+        times: dict[str, list[Run]] = {name: [] for name in (*PIECES, "vision products", "text products")}
         with Side(ours, folder, size) as side:
-            shapes = side(None).value
-            times: dict[Any, list[Run]] = {piece: [] for piece in (*shapes, *PIECES)}
             for number in range(runs):
-                for piece, taken in times.items():
-                    taken.append(side(piece))
+                for name, taken in times.items():
+                    taken.append(side(name))
                 say(f"run {number + 1} of {runs}")
-        grown = []
-        for one in sizes:
-            with Side(largest, folder, one) as side:
-                grown.append(side())
-            say(f"{one[0]} x {one[1]}: {grown[-1].seconds:.1f} s, {(grown[-1].peak - grown[-1].before) / 1e9:.2f} GB")
+        grown = {}
+        for one in dict.fromkeys((size, *sizes)):
+            with Side(once, folder, one) as side:
+                grown[one] = side()
+            say(f"{one[0]} x {one[1]}: {grown[one].seconds:.1f} s, {beyond(grown[one]) / 1e9:.2f} GB")
         config = Config.load(folder)
-    merge = config.vision.spatial_merge_size**2
-    patches, length = shapes[1][0], shapes[0][0]
-    return summary(times, flops(config, patches, length), sizes, grown, merge)
+    needed = flops(config, *grown[size].value)
+    shapes = products(config, *grown[size].value)
+    needed |= {f"{tower} products": 2.0 * PRODUCTS * math.prod(shape) for tower, shape in shapes.items()}
+    sizes_raw = [
+        dict(size=list(one), patches=run.value[0], tokens=run.value[1], **run.raw) for one, run in grown.items()
+    ]
+    raws: dict[str, Any] = {name: [run.raw for run in taken] for name, taken in times.items()}
+    figures = rates(times, needed) + growth([grown[one] for one in sizes])
+    return Report("prefill", figures, medians(times), raws | {"sizes": sizes_raw}, notes(config, grown))
 
 
-def summary(
-    times: dict[Any, list[Run]],
-    needed: dict[str, float],
-    sizes: Sequence[tuple[int, int]],
-    grown: Sequence[Run],
-    merge: int,
-) -> Report:
-    named = {piece if isinstance(piece, str) else " x ".join(map(str, piece)): runs for piece, runs in times.items()}
-    done = {**{name: 2.0 * PRODUCTS * np.prod([int(n) for n in name.split(" x ")]) for name in named if " x " in name}, **needed}
-    middle = medians(named)
-    rates = {name: done[name] / middle[f"{name} seconds"] for name in named}
-    best = max(rate for name, rate in rates.items() if name not in PIECES)
-    tokens = np.array([run.value[0] // merge for run in grown], float)
-    extra = np.array([run.peak - run.before for run in grown], float)
-    figures = [
-        Figure("share", rates["prefill"] / best, "rate of the prefill, over that of matrix products", least=0.7),
-        Figure("vision_share", rates["vision"] / best, "  of the vision tower"),
-        Figure("text_share", rates["text"] / best, "  of the text decoder"),
-        *(Figure(f"gflops {name}", rate / 1e9, f"GFLOP/s, {name}") for name, rate in rates.items()),
+def rates(times: dict[str, list[Run]], needed: dict[str, float]) -> list[Figure]:
+    """Operations per second, absolute and over those of the better of the two products."""
+    by: dict[str, dict[str, float]] = {}
+    for clock in ("seconds", "cpu_seconds"):
+        by[clock] = {name: needed[name] / float(np.median([run.raw[clock] for run in times[name]])) for name in times}
+    best = {clock: max(rates[f"{tower} products"] for tower in ("vision", "text")) for clock, rates in by.items()}
+    share = {piece: by["seconds"][piece] / best["seconds"] for piece in PIECES}
+    return [
+        Figure("share", share["prefill"], "rate of the prefill, over that of matrix products", least=0.7),
+        Figure("vision_share", share["vision"], "  of the vision tower"),
+        Figure("text_share", share["text"], "  of the text decoder"),
+        Figure("cpu_share", by["cpu_seconds"]["prefill"] / best["cpu_seconds"], "  of the prefill, per CPU second"),
+        *(Figure(f"{name} gflops", rate / 1e9, f"GFLOP/s, {name}") for name, rate in by["seconds"].items()),
     ]
-    if len(grown) > 1:
-        exponent = float(np.polyfit(np.log(tokens), np.log(extra), 1)[0])
-        figures.append(Figure("memory_exponent", exponent, "memory beyond weights grows as image tokens to the power of", most=1.05))
-    raw: dict[str, Any] = {name: [run.raw for run in runs] for name, runs in named.items()}
-    raw["sizes"] = [
-        dict(size=list(size), patches=run.value[0], tokens=run.value[1], **run.raw)
-        for size, run in zip(sizes, grown, strict=True)
+
+
+def growth(grown: Sequence[Run]) -> list[Figure]:
+    """By which power of the number of patches memory grows: over all sizes, and from the last but one to the last."""
+    if len(grown) < 2:
+        return []
+    patches, extra = (np.log([number(run) for run in grown]) for number in (lambda run: run.value[0], beyond))
+    fitted = {"exponent": len(grown), "last_exponent": 2}
+    says = {
+        "exponent": "memory grows as the patches to the power of",
+        "last_exponent": "  from the last size but one to the last",
+    }
+    return [
+        Figure(name, float(np.polyfit(patches[-last:], extra[-last:], 1)[0]), says[name], most=1.05)
+        for name, last in fitted.items()
     ]
-    notes = [
-        f"{width} x {height}: {run.value[0]} patches, {run.value[0] // merge} image tokens, {run.seconds:.2f} s, "
-        f"{(run.peak - run.before) / 1e9:.3f} GB beyond the {run.before / 1e9:.3f} GB before"
-        for (width, height), run in zip(sizes, grown, strict=True)
-    ]
-    return Report("prefill", figures, middle, raw, notes)
+
+
+def beyond(run: Run) -> int:
+    """The bytes that it took, beside weights and what else was there."""
+    return run.peak - run.before
+
+
+def notes(config: Config, grown: dict[Size, Run]) -> list[str]:
+    """A line for each size."""
+    lines = []
+    for (width, height), taken in grown.items():
+        patches, length = taken.value
+        scores = 4 * config.vision.num_heads * patches**2
+        lines.append(
+            f"{width} x {height}: {patches} patches, {length} tokens, {taken.seconds:.2f} s, {beyond(taken) / 1e9:.3f} GB beyond "
+            f"the {taken.before / 1e9:.3f} GB before; all scores of one vision layer would be {scores / 1e9:.2f} GB"
+        )
+    return lines
 
 
 @click.command(help=__doc__)
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(1))
-@click.option("--sizes", default=len(SIZES), show_default=True, type=click.IntRange(0, len(SIZES)), help="The first so many.")
+@click.option(
+    "--sizes", default=len(SIZES), show_default=True, type=click.IntRange(0, len(SIZES)), help="The first so many."
+)
 @json_option
 def command(runs: int, sizes: int, file: Path | None) -> None:
     publish(measure(MEDIUM, runs, SIZES[:sizes]), file)

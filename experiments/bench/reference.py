@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 def discovery(folder: Path) -> Callable[[Sequence[Sequence[Question]]], np.ndarray]:
-    """Opens the model; returns what scores strips, given as the questions about each: mass [strip, question, layer, head, panel]."""
+    """Opens the model; returns what scores strips, given as questions about each: mass [strip, question, layer, head, panel]."""
     torch, model = _open(folder)
 
     def ask(question: Question) -> np.ndarray:

@@ -17,6 +17,7 @@ from rich.table import Table
 from experiments.bench.sides import CORES, Run
 from qwen3vl_jax.errors import InputError
 
+Number = int | float
 PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "torch", "transformers")
 
 
@@ -31,10 +32,10 @@ class Figure:
     """
 
     name: str
-    value: float
+    value: Number
     says: str
-    least: float | None = None
-    most: float | None = None
+    least: Number | None = None
+    most: Number | None = None
 
     @property
     def goal(self) -> str:

@@ -51,11 +51,11 @@ class Side:
         self, begin: Callable[..., Callable[..., Any]], *arguments: Any, env: Mapping[str, str] | None = None
     ) -> None:
         self._channel, theirs = Pipe()
-        command = [sys.executable, "-m", "experiments.bench.sides", str(theirs.fileno())]
-        self._process = Popen(command, pass_fds=[theirs.fileno()], env=os.environ | (env or {}))
+        program = f"from {__name__} import serve; serve({theirs.fileno()})"
+        self._process = Popen([sys.executable, "-c", program], pass_fds=[theirs.fileno()], env=os.environ | (env or {}))
         theirs.close()
-        self._send((_module(begin), begin.__name__, arguments))
-        self._receive()
+        self._channel.send((_module(begin), begin.__name__, arguments))
+        self._begun = False
 
     def __enter__(self) -> "Side":
         return self
@@ -66,15 +66,15 @@ class Side:
         self._channel.close()
 
     def __call__(self, *task: Any) -> Run:
-        """Does one piece of work there. Raises InputError if it does, and RuntimeError if the process ends."""
-        self._send(task)
-        anonymous = memory("RssAnon", self._process.pid)
+        """Does one piece of work there. Raises InputError if that does or if `begin` did, and RuntimeError if the process ends."""
+        if not self._begun:  # only now, so that two sides begin at the same time
+            self._receive()
+            self._begun = True
+        self._channel.send(task)
+        anonymous = 0
         while not self._channel.poll(EVERY):
             anonymous = max(anonymous, memory("RssAnon", self._process.pid))
         return self._receive()._replace(anonymous=anonymous)
-
-    def _send(self, message: tuple) -> None:
-        self._channel.send(message)
 
     def _receive(self) -> Any:
         try:
@@ -118,8 +118,11 @@ def pin() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
 
 
-def serve(channel: Connection) -> None:
-    """What a worker does until nobody wants anything any more."""
+def serve(descriptor: int) -> None:
+    """What a worker does until nobody wants anything any more; `descriptor` is its end of the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    pin()
+    channel = Connection(descriptor)
     module, name, arguments = channel.recv()
     work: Callable[..., Any] | None = None
     while True:
@@ -139,9 +142,3 @@ def _module(function: Callable[..., Any]) -> str:
     """The module that another process can import a function from, also if it is the program that runs here."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if function.__module__ == "__main__" and spec else function.__module__
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
-    pin()
-    serve(Connection(int(sys.argv[1])))

@@ -130,7 +130,9 @@ def agreement(expected: Sequence[Answer], found: Sequence[Sequence[int]]) -> lis
             raise RuntimeError(f"the two sides say {len(answer.tokens)} and {len(tokens)} tokens")
         apart = [place for place, pair in enumerate(zip(answer.tokens, tokens, strict=True)) if pair[0] != pair[1]]
         if apart and answer.gaps[apart[0]] > NEAR:
-            raise RuntimeError(f"the two sides say {answer.tokens} and {list(tokens)}, logits {answer.gaps[apart[0]]} apart")
+            raise RuntimeError(
+                f"the two sides say {answer.tokens} and {list(tokens)}, logits {answer.gaps[apart[0]]} apart"
+            )
         same.append(not apart)
     return same
 
@@ -145,12 +147,16 @@ def summary(found: dict[str, Kind], times: dict[str, list[Run]], same: list[bool
     for name, kind in found.items():
         label = "ratio" if name == "all_rows" else f"{name}_ratio"
         goal = 5 if name == "all_rows" else None
-        figures.append(Figure(label, ratio(name, "seconds"), f"answers per second, over the reference's: {kind.says}", goal))
+        figures.append(
+            Figure(label, ratio(name, "seconds"), f"answers per second, over the reference's: {kind.says}", goal)
+        )
         figures.append(Figure(f"{name}_cpu_ratio", ratio(name, "cpu_seconds"), "  the same per CPU second"))
     figures.append(Figure("memory_ratio", 1 / ratio("all_rows", "peak"), "peak memory, over the reference's"))
     figures.append(Figure("same", float(np.mean(same)), f"answers with the same tokens, of {len(same)}", least=0.97))
     raw = {side: [one.raw for one in runs] for side, runs in times.items()}
-    return Report("steering", figures, middle, raw, [f"Of {strips} strips in each run, 19 answers of {TOKENS} tokens each."])
+    return Report(
+        "steering", figures, middle, raw, [f"Of {strips} strips in each run, 19 answers of {TOKENS} tokens each."]
+    )
 
 
 @click.command(help=__doc__)

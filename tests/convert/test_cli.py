@@ -91,7 +91,9 @@ def test_verify_prints_its_verdict(
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1].startswith(word)
     assert f"one image, masked                logits {off:.1e}  attention 2.0e-06 (layer 3, head 1)" in printed
-    assert "greedy 12/20 (then the two best logits (or experts) are 2.0e-05 apart: a tie within the tolerance)" in printed
+    assert (
+        "greedy 12/20 (then the two best logits (or experts) are 2.0e-05 apart: a tie within the tolerance)" in printed
+    )
     assert command("verify", "somewhere", "--json") == status
     report = json.loads(capsys.readouterr().out)
     assert report["passed"] == (status == 0)

@@ -31,8 +31,9 @@ class Changing:
 
     def at(self, step: Any, slots: int) -> Edits:
         assert self.masks.shape[-1] == slots
-        mask = self.masks[jnp.minimum(step, self.masks.shape[0] - 1)]
-        residual = self.residual[jnp.minimum(step, self.residual.shape[0] - 1)]
+        now = jnp.atleast_1d(step)[0]
+        mask = self.masks[jnp.minimum(now, self.masks.shape[0] - 1)]
+        residual = self.residual[jnp.minimum(now, self.residual.shape[0] - 1)]
         return Edits(mask[:, None, :, None], None, residual[:, None, None])
 
 
