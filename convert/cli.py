@@ -53,7 +53,7 @@ def convert_command(src: str, dst: str, dtype: str | None) -> None:
 def verify_command(src: str, as_json: bool) -> None:
     """Compare the checkpoint SRC with transformers, number by number; exit status 0 for PASS, 1 for FAIL.
 
-    Needs PyTorch, and memory for the weights twice in float32.
+    Needs PyTorch, and memory for the weights in float32.
     """
     from convert.verify import verify
 

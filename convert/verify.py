@@ -35,6 +35,8 @@ STEPS = 20
 MASK = 3.0
 
 HeadMask = Float[np.ndarray, "layer 1 heads 1 key"]
+Outcome = tuple[np.ndarray, ...]
+"""Of `_run_reference`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Report:
 
 
 def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
-    """Runs every case in both, plainly and under a random mask per head; both models are held in float32.
+    """Runs every case in both, plainly and under a random mask per head, in float32; one model is held after the other.
 
     Raises InputError if `src` is not a whole Qwen3-VL or PyTorch is missing.
     """
@@ -107,11 +109,33 @@ def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
         import torch  # noqa: F401
     except ImportError as error:
         raise InputError("verify needs PyTorch: install the test extra (pip install 'gaze-jax[test]').") from error
+    config = open_checkpoint(src).config
+    fitting = [case for case in cases if case.fits(config)]
+    expected = _expected(src, fitting, config)
     model = load_model(src, jnp.float32)
     with jax.default_matmul_precision("highest"):
-        reference = _reference(src)
-        runs = [run for case in cases if case.fits(model.config) for run in _compare(model, reference, case)]
+        runs = [run for case, theirs in zip(fitting, expected, strict=True) for run in _compare(model, case, theirs)]
     return Report(str(src), tuple(runs))
+
+
+def _expected(src: str | Path, cases: Sequence[Case], config: Config) -> list[list[Outcome]]:
+    """What transformers finds in each case, without a mask and with it."""
+    reference = _reference(src)
+    found = []
+    for case in cases:
+        batch = build(case, config)
+        given, outcomes = _given(case, batch, config), []
+        for mask in _masks(batch, config):
+            with _masked(reference, mask):
+                outcomes.append(_run_reference(reference, given))
+        found.append(outcomes)
+    return found
+
+
+def _masks(batch: Batch, config: Config) -> tuple[None, HeadMask]:
+    slots = batch.prompt.tokens.shape[1] + STEPS
+    shape = (config.text.num_hidden_layers, 1, config.text.num_attention_heads, 1, slots)
+    return None, np.random.default_rng(1).uniform(-MASK, MASK, shape).astype(np.float32)
 
 
 def _reference(src: str | Path) -> Any:
@@ -133,16 +157,11 @@ def _reference(src: str | Path) -> Any:
     return model
 
 
-def _compare(model: Qwen3VL, reference: Any, case: Case) -> Iterator[Run]:
+def _compare(model: Qwen3VL, case: Case, expected: Sequence[Outcome]) -> Iterator[Run]:
     batch = build(case, model.config)
-    given = _given(case, batch, model.config)
-    slots = batch.prompt.tokens.shape[1] + STEPS
-    shape = (model.config.text.num_hidden_layers, 1, model.config.text.num_attention_heads, 1, slots)
-    random_mask = np.random.default_rng(1).uniform(-MASK, MASK, shape).astype(np.float32)
     vision = _encode(model.model.visual, batch.images)
-    for mask in (None, random_mask):
-        with _masked(reference, mask):
-            logits, attention, tokens, gaps, margin = _run_reference(reference, given)
+    for mask, theirs in zip(_masks(batch, model.config), expected, strict=True):
+        logits, attention, tokens, gaps, margin = theirs
         edits = None if mask is None else Edits(jnp.asarray(mask))
         ours = [np.asarray(array) for array in _run(model, batch.prompt, vision, edits)]
         valid = np.asarray(batch.prompt.valid)

@@ -1,6 +1,7 @@
 """Random models as checkpoints that both sides open, and random strips to show them."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from itertools import count
@@ -60,13 +61,15 @@ Draw = Callable[[str, tuple[int, ...]], Shaped[np.ndarray, "..."]]
 
 
 def normal(seed: int = 0) -> Draw:
-    """Float32: matrices as new models have them, and noise on norms and biases, so that none can be left out."""
+    """Float32: matrices that keep the size of what they are given, and noise on norms and biases, so that all of them matter."""
     seeds = count(seed)
 
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
         values = np.random.default_rng(next(seeds)).standard_normal(shape, np.float32)
+        if len(shape) > 1:
+            return values * np.float32(math.prod(shape[1:]) ** -0.5)
         is_scale = "norm" in name and name.endswith("weight")
-        return values * np.float32(0.1) + np.float32(1) if is_scale else values * np.float32(0.02)
+        return values * np.float32(0.1) + np.float32(is_scale)
 
     return draw
 

@@ -59,7 +59,7 @@ def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] =
 
 def check(expected: Mass, found: Mass) -> None:
     """Raises RuntimeError unless two sides agree: a benchmark of a wrong result says nothing."""
-    apart = float(np.abs(expected - found).max()) if expected.shape == found.shape else np.inf
+    apart = float(np.abs(expected - found).max())
     if not apart <= TOLERANCE:
         raise RuntimeError(f"the two sides disagree by {apart:.2e} on attention, which may be {TOLERANCE:g} at most")
 

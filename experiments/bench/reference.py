@@ -3,7 +3,6 @@
 Imported by a process that measures it, so it needs neither JAX nor anything else of this package.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,7 +112,6 @@ def _open(folder: Path) -> tuple[Any, Any]:
         from transformers.utils import logging
     except ImportError as error:
         raise InputError("the reference side needs PyTorch: pip install 'gaze-jax[test]'") from error
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")

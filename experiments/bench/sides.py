@@ -66,7 +66,7 @@ class Side:
         self._channel.close()
 
     def __call__(self, *task: Any) -> Run:
-        """Does one piece of work there. Raises InputError if that does or if `begin` did, and RuntimeError if the process ends."""
+        """Does one piece of work there. Raises InputError if that or `begin` does, and RuntimeError if the process ends."""
         if not self._begun:  # only now, so that two sides begin at the same time
             self._receive()
             self._begun = True

@@ -102,6 +102,7 @@ def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] =
     found = kinds(text["num_hidden_layers"], text["num_attention_heads"])
     times: dict[str, list[Run]] = {f"{name} {side}": [] for name in found for side in ("reference", "ours")}
     same: list[bool] = []
+    moved: list[bool] = []
     with TemporaryDirectory(prefix="gaze-bench-") as place:
         folder = Path(place)
         write_checkpoint(folder, raw)
@@ -116,10 +117,11 @@ def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] =
                 for name, kind in found.items():
                     pair = theirs(asked, masks(kind), TOKENS), mine(some, kind)
                     same += agreement(pair[0].value, pair[1].value)
+                    moved += changed(pair[0].value, len(masks(kind)))
                     for side, one in zip(("reference", "ours"), pair, strict=True):
                         times[f"{name} {side}"].append(one)
                     say(f"run {number + 1} of {runs}, {name}: " + " and ".join(f"{one.seconds:.2f} s" for one in pair))
-    return summary(found, times, same, strips)
+    return summary(found, times, same, moved, strips)
 
 
 def agreement(expected: Sequence[Answer], found: Sequence[Sequence[int]]) -> list[bool]:
@@ -137,7 +139,15 @@ def agreement(expected: Sequence[Answer], found: Sequence[Sequence[int]]) -> lis
     return same
 
 
-def summary(found: dict[str, Kind], times: dict[str, list[Run]], same: list[bool], strips: int) -> Report:
+def changed(answers: Sequence[Answer], count: int) -> list[bool]:
+    """Which steered answers are not those of the model left alone, the first of `count` about each strip."""
+    about = [answers[start : start + count] for start in range(0, len(answers), count)]
+    return [answer.tokens != some[0].tokens for some in about for answer in some[1:]]
+
+
+def summary(
+    found: dict[str, Kind], times: dict[str, list[Run]], same: list[bool], moved: list[bool], strips: int
+) -> Report:
     middle = medians(times)
 
     def ratio(name: str, figure: str) -> float:
@@ -153,6 +163,7 @@ def summary(found: dict[str, Kind], times: dict[str, list[Run]], same: list[bool
         figures.append(Figure(f"{name}_cpu_ratio", ratio(name, "cpu_seconds"), "  the same per CPU second"))
     figures.append(Figure("memory_ratio", 1 / ratio("all_rows", "peak"), "peak memory, over the reference's"))
     figures.append(Figure("same", float(np.mean(same)), f"answers with the same tokens, of {len(same)}", least=0.97))
+    figures.append(Figure("changed", float(np.mean(moved)), "steered answers unlike the unsteered one"))
     raw = {side: [one.raw for one in runs] for side, runs in times.items()}
     return Report(
         "steering", figures, middle, raw, [f"Of {strips} strips in each run, 19 answers of {TOKENS} tokens each."]
