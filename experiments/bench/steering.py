@@ -69,19 +69,19 @@ def kinds(layers: int, heads: int) -> dict[str, Kind]:
     }
 
 
-def ours(folder: Path) -> Callable[[Sequence[Strip], Kind], list[list[int]]]:
-    """Opens the model; returns what answers about strips: first unsteered, then by condition and target."""
+def ours(folder: Path) -> Callable[[Sequence[Strip], Sequence[Heads], str], list[list[int]]]:
+    """Opens the model; returns what answers about strips: first unsteered, then by condition, of such heads, and target."""
     without_torch()
     model, processor = load(folder)
     settings = Settings(Sampling.make(), TOKENS)
 
-    def answer(strips: Sequence[Strip], kind: Kind) -> list[list[int]]:
+    def answer(strips: Sequence[Strip], conditions: Sequence[Heads], rows: str) -> list[list[int]]:
         asks = []
         for number in range(len(strips)):
             asks.append(unsteered(model, number))
-            for heads in kind.heads:
+            for heads in conditions:
                 aims = [schedule([(0, panel)]) for panel in range(PANELS)]
-                asks += [Ask(number, heads, aim, STRENGTH, rows=kind.rows) for aim in aims]
+                asks += [Ask(number, heads, aim, STRENGTH, rows=rows) for aim in aims]
         return [tokens.tolist() for tokens in answers(model, processor, strips, VQA, asks, settings)]
 
     return answer
@@ -109,13 +109,13 @@ def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] =
         processor = Processor.load(folder)
         with Side(reference.steering, folder) as theirs, Side(ours, folder) as mine:
             for kind in found.values():  # compiled, and the reference has run once
-                mine([strip(number, size) for number in range(strips)], kind)
+                mine([strip(number, size) for number in range(strips)], kind.heads, kind.rows)
             theirs([question(processor, strip(0, size), VQA)], masks(kind)[:1], TOKENS)
             for number in range(runs):
                 some = [strip(number * strips + place, size) for place in range(strips)]
                 asked = [question(processor, one, VQA) for one in some]
                 for name, kind in found.items():
-                    pair = theirs(asked, masks(kind), TOKENS), mine(some, kind)
+                    pair = theirs(asked, masks(kind), TOKENS), mine(some, kind.heads, kind.rows)
                     same += agreement(pair[0].value, pair[1].value)
                     moved += changed(pair[0].value, len(masks(kind)))
                     for side, one in zip(("reference", "ours"), pair, strict=True):

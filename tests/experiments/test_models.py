@@ -4,6 +4,8 @@ import jax
 import pytest
 
 from experiments.models import open_model, revision
+from experiments.testbed.strips import CHECKPOINT
+from gaze.heads import HeadSet
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.sharding import make_mesh, mesh_of
 
@@ -29,3 +31,7 @@ def test_a_revision_depends_on_the_weights(model: Qwen3VL) -> None:
     changed = revision(model)
     table[...] = table[...].at[0, 0].set(first)
     assert changed != revision(model)
+
+
+def test_the_shipped_heads_are_those_of_the_shipped_weights(model: Qwen3VL) -> None:
+    assert HeadSet.load(CHECKPOINT / "heads.json").revision == revision(model)
