@@ -40,6 +40,8 @@ def attend(
       causal: whether queries see no keys of this pass behind their own.
     """
     batch, count, heads, _ = q.shape
+    if not count:  # a prompt of one token has none before its last
+        return q
     blocks = -(-count // max(SCORES // (batch * heads * seen.shape[1]), FEWEST))
     size = -(-count // blocks)
     # Rows beyond the last one repeat it and are dropped.
