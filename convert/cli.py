@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import signal
 import sys
+from threading import Timer
 from typing import Any
 
 import click
@@ -11,6 +13,8 @@ from click_default_group import DefaultGroup
 from tqdm import tqdm
 
 from qwen3vl_jax.errors import InputError
+
+UNRAISABLE = sys.unraisablehook
 
 # JAX, Orbax and transformers take seconds to import: each command imports its own work, and --help none.
 
@@ -70,6 +74,7 @@ def main() -> None:
 def run(command: click.Command, name: str) -> None:
     """Runs a command line; whatever a person did wrong becomes one sentence on stderr and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _unraisable
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the stack trace of an error before it raises it
     try:
         command(prog_name=name, standalone_mode=False)
@@ -79,6 +84,14 @@ def run(command: click.Command, name: str) -> None:
         _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
+
+
+def _unraisable(lost: Any) -> None:
+    """Python drops what is raised within a callback of its garbage collector, where JAX has one: Ctrl-C is to come again."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        UNRAISABLE(lost)
 
 
 def _terminate(*_: Any) -> None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.ask import stop_tokens
@@ -17,6 +16,7 @@ from experiments.testbed.wordings import NOTEBOOK_NARRATION, REVERSE_NARRATION
 from gaze.directions import Begun, Direction, difference, narrate, push, random_like
 from gaze.statistics import average, correlation, spearman
 from gaze.strips import Strip
+from qwen3vl_jax.sharding import fetch
 
 Band = tuple[int, ...]
 """Layers, from 0."""
@@ -211,10 +211,10 @@ def _narrations(
     vectors = (
         known[one.direction] if one.direction else np.zeros((layers, lab.model.config.text.hidden_size), np.float32)
     )
-    stop = jnp.asarray(stop_tokens(lab.processor), jnp.int32)
+    stop = np.array(stop_tokens(lab.processor), np.int32)
     plan = push(vectors, one.layers, one.alpha)
-    found = narrate(lab.model, begun, plan, stop, max_new=lab.settings.narration)
-    tokens = [row[:length] for row, length in zip(np.asarray(found.tokens), np.asarray(found.length), strict=True)]
+    found = fetch(narrate(lab.model, begun, plan, stop, max_new=lab.settings.narration))
+    tokens = [row[:length] for row, length in zip(found.tokens, found.length, strict=True)]
     return [
         {
             "strip": strip.name,

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
@@ -21,6 +19,7 @@ from gaze.strips import Strip
 from qwen3vl_jax.images import smart_resize
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Processor
+from qwen3vl_jax.sharding import across, fetch, mesh_of
 
 Order = tuple[int, ...]
 """Panels from 0 in the order in which they are read."""
@@ -98,7 +97,7 @@ class Prober:
         """The stream of the last prompt token of every question, and what the model left alone says."""
         streams, replies = [], []
         for count, begun in self.begun(strips, questions):
-            stream, reply = observe(self.model, begun, jnp.asarray(self.tokens))
+            stream, reply = fetch(observe(self.model, begun, self.tokens))
             streams.append(_by_strip(stream, len(questions))[:count])
             replies.append([_by_strip(leaf, len(questions))[:count] for leaf in (reply.token, reply.scores)])
         return np.concatenate(streams), Asked(*map(np.concatenate, zip(*replies, strict=True)))
@@ -119,8 +118,8 @@ class Prober:
         for count, begun in self.begun(strips, questions):
             copies = len(begun.last) // directions.shape[2]
             for vectors, parts in zip(directions, found, strict=True):
-                rows = jnp.asarray(np.tile(vectors, (1, copies, 1)))
-                reply = sweep(self.model, begun, rows, jnp.asarray(bands), jnp.float32(alpha), jnp.asarray(self.tokens))
+                rows = np.tile(vectors, (1, copies, 1))
+                reply = fetch(sweep(self.model, begun, rows, bands, np.array(alpha, np.float32), self.tokens))
                 token, scores = (
                     np.stack([_by_strip(band, len(questions))[:count] for band in leaf])
                     for leaf in (reply.token, reply.scores)
@@ -149,7 +148,7 @@ class Prober:
             images = some + [some[-1].copy() for _ in range(size - len(some))]
             asked = self.processor(texts * size, [[image] for image in images for _ in texts], patches=self.patches)
             prefix, endings = split(asked.prompt, size, self.text + cells, self.ending)
-            yield len(some), begin(self.model, jax.tree.map(jnp.asarray, asked.images), prefix, endings)
+            yield len(some), begin(self.model, *across((asked.images, prefix, endings), mesh_of(self.model)))
 
 
 def probes(strips: Sequence[Strip], panels: int, seed: int) -> Probes:
@@ -208,7 +207,6 @@ def _ending(kind: Sequence[Sequence[int]]) -> int:
     return max(map(len, kind)) - shared
 
 
-def _by_strip(rows: jax.Array, questions: int) -> np.ndarray:
+def _by_strip(rows: np.ndarray, questions: int) -> np.ndarray:
     """Rows of all questions about the first strip, then all about the next, ..., with an axis for each."""
-    array = np.asarray(rows)
-    return array.reshape(-1, questions, *array.shape[1:])
+    return rows.reshape(-1, questions, *rows.shape[1:])

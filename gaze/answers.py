@@ -27,7 +27,7 @@ from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.pool import FREE, Wave, drain
 from qwen3vl_jax.processing import Batch, Processor
 from qwen3vl_jax.sampling import Sampling
-from qwen3vl_jax.sharding import fetch, local_rows, mesh_of, spread
+from qwen3vl_jax.sharding import across, fetch, local_rows, mesh_of, spread
 from qwen3vl_jax.trunk import Trunk, branch, grow
 from qwen3vl_jax.vision import Vision
 
@@ -178,9 +178,8 @@ def encode(
     length, patches = (None, None) if shape is None else (shape.length, shape.patches)
     texts, pictures = [processor.chat(text) for text in questions], [[strip.image] for strip in strips]
     asked = processor(texts, pictures, length=length, patches=patches)
-    images = _images(asked)
-    if rows is not None:
-        images = spread(images, mesh_of(model), rows).replace(groups=rows)
+    mesh, images = mesh_of(model), _images(asked)
+    images = across(images, mesh) if rows is None else spread(images, mesh, rows).replace(groups=rows)
     panels = _panel_keys(strips, asked, asked.prompt.image_cell, processor)
     return Encoded(asked.prompt, _encode(model, images), panels)
 

@@ -7,8 +7,6 @@ CVPR 2025) look at it enough, and at few connected places of it.
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 from scipy import ndimage
@@ -20,6 +18,7 @@ from gaze.strips import Picture
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Batch, Processor
+from qwen3vl_jax.sharding import across, fetch, mesh_of
 
 THRESHOLD = 2.5
 """Standard deviations above its layer's mean from which a head is an Image Head."""
@@ -163,9 +162,9 @@ def _maps(
     numbers = _picture_numbers(strips)
     merge = processor.settings.merge_size
     keys = _cell_keys(asked, np.asarray(prefix.image_cell), numbers, merge)
-    attention = panel_attention(model, jax.tree.map(jnp.asarray, asked.images), prefix, suffixes, keys)
+    attention = panel_attention(model, *across((asked.images, prefix, suffixes, keys), mesh_of(model)))
     shapes = [(int(rows) // merge, int(cols) // merge) for rows, cols in asked.grids[numbers]]
-    return np.asarray(attention), shapes
+    return fetch(attention), shapes
 
 
 def _picture_numbers(strips: Sequence[Picture]) -> list[int]:

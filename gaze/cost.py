@@ -19,6 +19,7 @@ from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Processor
+from qwen3vl_jax.sharding import across, fetch, mesh_of
 from qwen3vl_jax.vision import Vision
 
 KEYS = ("target", "rest of the picture", "sink", "text", "answer")
@@ -73,7 +74,8 @@ def shares(
     for row, text in zip(tokens, said, strict=True):
         row[: len(text)] = text
     groups = _groups(encoded.prompt, encoded.panels[:, target], room)
-    found = np.asarray(_read(model, encoded.prompt, encoded.vision, plan, groups, tokens))
+    prompt, plan, groups, tokens = across((encoded.prompt, plan, groups, tokens), mesh_of(model))
+    found = fetch(_read(model, prompt, encoded.vision, plan, groups, tokens))
     of_heads = np.einsum("lbrhg,lh->brg", found, mask) / mask.sum()
     behind = np.arange(room)[None, :] < np.array([len(text) for text in said])[:, None]
     answer = of_heads[:, 1:][behind].mean(axis=0) if behind.any() else np.full(len(KEYS), np.nan)

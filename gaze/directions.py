@@ -21,6 +21,7 @@ from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.generate import Generation
+from qwen3vl_jax.inputs import Array as AnyArray
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Output, Qwen3VL
 from qwen3vl_jax.sampling import Sampling
@@ -42,17 +43,17 @@ class Push:
       decoded: whether the tokens generated since are pushed.
     """
 
-    vectors: Float[Array, "layer #batch embed"]
-    layers: Float[Array, "layer"]
-    alpha: Float[Array, ""]
-    prompt: Bool[Array, ""]
-    decoded: Bool[Array, ""]
+    vectors: Float[AnyArray, "layer #batch embed"]
+    layers: Float[AnyArray, "layer"]
+    alpha: Float[AnyArray, ""]
+    prompt: Bool[AnyArray, ""]
+    decoded: Bool[AnyArray, ""]
 
     def at(self, step: ArrayLike, slots: int) -> Edits:
         """The edits of one pass over one token."""
         del slots
         on = jnp.where(jnp.atleast_1d(step) == 0, self.prompt, self.decoded)
-        amount = self.layers[:, None] * jnp.where(on, self.alpha, 0)[None, :]
+        amount = jnp.asarray(self.layers)[:, None] * jnp.where(on, self.alpha, 0)[None, :]
         return Edits(residual=(amount[:, :, None] * self.vectors)[:, :, None, :])
 
 
@@ -93,11 +94,11 @@ def push(
     if not all(0 <= layer < len(vectors) for layer in layers):
         raise InputError(f"cannot push behind layers {list(layers)}: there are layers 0 to {len(vectors) - 1}")
     return Push(
-        jnp.asarray(vectors[:, None], jnp.float32),
-        jnp.asarray(np.isin(np.arange(len(vectors)), layers), jnp.float32),
-        jnp.asarray(alpha, jnp.float32),
-        jnp.asarray(prompt),
-        jnp.asarray(decoded),
+        vectors[:, None].astype(np.float32),
+        np.isin(np.arange(len(vectors)), layers).astype(np.float32),
+        np.array(alpha, np.float32),
+        np.array(prompt),
+        np.array(decoded),
     )
 
 

@@ -22,6 +22,7 @@ from qwen3vl_jax.images import smart_resize
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Processor
+from qwen3vl_jax.sharding import across, fetch, mesh_of
 
 QUESTION = "What is happening in this panel of the comic strip?"
 TEXTS, TOKENS = 8, 16
@@ -102,10 +103,10 @@ class Likelihood:
         images, prompt = self._prompts([*crops, *(crops[-1].copy() for _ in range(fill))])
         cache, hidden = _read(self.model, images, prompt)
         owner = np.pad(np.repeat(np.arange(len(pictures)), list(map(len, pictures))), (0, fill), mode="edge")
-        ids, length = (jnp.asarray(leaf[:, owner]) for leaf in _padded(tokens))
+        ids, length = (leaf[:, owner] for leaf in _padded(tokens))
         chunks = [slice(start, start + TEXTS) for start in range(0, len(ids), TEXTS)]
         parts = [_follow(self.model, cache, hidden, ids[some], length[some]) for some in chunks]
-        return np.concatenate([np.asarray(part) for part in parts])[:, : len(crops)]
+        return np.concatenate(fetch(parts))[:, : len(crops)]
 
     def _prompts(self, crops: Sequence[Image.Image]) -> tuple[Images, Prompt]:
         """The question about each region; padded so that regions of about one size share a compilation."""
@@ -117,7 +118,8 @@ class Likelihood:
         length = words + patches // settings.merge_size**2
         asked = self.processor([chat] * len(crops), [[crop] for crop in crops], length=length, patches=patches)
         assert asked.images is not None
-        return jax.tree.map(jnp.asarray, asked.images), asked.prompt
+        images, prompt = across((asked.images, asked.prompt), mesh_of(self.model))
+        return images, prompt
 
     def _tokens(self, text: str) -> Tokens:
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []

@@ -21,6 +21,7 @@ from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing import Processor
+from qwen3vl_jax.sharding import across, fetch, mesh_of
 from qwen3vl_jax.vision import Vision
 
 PerToken = Float32[np.ndarray, "strip token layer heads panel"]
@@ -62,7 +63,8 @@ def watch(
     tokens = np.zeros((size, room), np.int32)
     for row, text in zip(tokens, said, strict=False):
         row[: len(text)] = text
-    found = narration_attention(model, encoded.prompt, encoded.vision, encoded.panels, tokens)
+    prompt, panels, read = across((encoded.prompt, encoded.panels, tokens), mesh_of(model))
+    found = fetch(narration_attention(model, prompt, encoded.vision, panels, read))
     beyond = np.arange(room)[None, :] >= np.array([len(text) for text in said])[:, None]
     kept = [np.array(rearrange(mass, "l s t h p -> s t l h p"))[: len(strips)] for mass in found]
     for mass in kept:

@@ -102,6 +102,20 @@ def spread(tree: PyTree, mesh: Mesh | None, rows: int) -> PyTree:
     return jax.tree.map(place, tree)
 
 
+def across(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Host arrays that every process holds whole as arrays over the data axis, or on all devices where it does not fit."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+
+    def place(leaf: Any) -> jax.Array:
+        whole = np.asarray(leaf)
+        split = whole.ndim > 0 and len(whole) % mesh.shape["data"] == 0
+        onto = _by_row(mesh) if split else NamedSharding(mesh, P())
+        return jax.make_array_from_callback(whole.shape, onto, lambda index: whole[index])
+
+    return jax.tree.map(place, tree)
+
+
 def fetch(tree: PyTree) -> PyTree:
     """Arrays as numpy arrays, whole, on every process; all processes have to call it together."""
 

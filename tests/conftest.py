@@ -1,18 +1,31 @@
 """Strict settings for the whole suite: shapes checked at run time, no silent promotion, eight virtual devices."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
+MAPS = 15_000
 PACKAGES = ["qwen3vl_jax", "gaze", "convert", "experiments"]
 install_import_hook(PACKAGES, "beartype.beartype")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_programs() -> Iterator[None]:
+    """Every compiled program takes some memory maps, of which Linux grants a process 65,530: without a free one, XLA crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_text().count("\n") > MAPS:
+        jax.clear_caches()
 
 
 def pytest_configure() -> None:

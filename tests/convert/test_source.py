@@ -169,7 +169,7 @@ def test_folder_without_config(toy: Path) -> None:
     fails(toy, "config.json")
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2_5_vl", "qwen3_vl_moe", None])
+@pytest.mark.parametrize("kind", ["llama", "qwen2_5_vl", "qwen3_omni_moe", None])
 def test_another_architecture(toy: Path, kind: str | None) -> None:
     config = json.loads((toy / "config.json").read_text())
     (toy / "config.json").write_text(json.dumps(config | {"model_type": kind}))
