@@ -213,8 +213,8 @@ def _narrations(
     )
     stop = np.array(stop_tokens(lab.processor), np.int32)
     plan = push(vectors, one.layers, one.alpha)
-    found = fetch(narrate(lab.model, begun, plan, stop, max_new=lab.settings.narration))
-    tokens = [row[:length] for row, length in zip(found.tokens, found.length, strict=True)]
+    found = narrate(lab.model, begun, plan, stop, max_new=lab.settings.narration)
+    tokens = [row[:length] for row, length in zip(*fetch((found.tokens, found.length)), strict=True)]
     return [
         {
             "strip": strip.name,

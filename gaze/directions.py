@@ -79,8 +79,8 @@ class Reply:
       scores: logits of the candidate tokens.
     """
 
-    token: Int32[Array, "*band row"]
-    scores: Float32[Array, "*band row candidate"]
+    token: Int32[AnyArray, "*band row"]
+    scores: Float32[AnyArray, "*band row candidate"]
 
 
 def push(

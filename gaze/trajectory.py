@@ -47,7 +47,7 @@ def watch(
     processor: Processor,
     strips: Sequence[Picture],
     question: str,
-    said: Sequence[Int[np.ndarray, " token"]],
+    said: Sequence[Int[np.ndarray, "_"]],
     room: int,
     size: int,
 ) -> Watched:

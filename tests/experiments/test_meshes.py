@@ -11,6 +11,8 @@ from gaze import answers as asking
 from qwen3vl_jax.sampling import Sampling
 from qwen3vl_jax.sharding import make_mesh
 
+from .passes import passes
+
 
 def found_and_said(mesh: Mesh | None) -> tuple[np.ndarray, list[np.ndarray]]:
     """Three strips in batches of two: the last one is filled up."""
@@ -32,3 +34,9 @@ def test_results_do_not_depend_on_the_mesh() -> None:
     np.testing.assert_allclose(on_mesh[0], mass, rtol=0, atol=1e-5)
     for one, other in zip(on_mesh[1], said, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_other_passes_do_not_depend_on_the_mesh() -> None:
+    alone, on_mesh = passes(None), passes(2, 2)
+    for name, found in alone.items():
+        np.testing.assert_allclose(on_mesh[name], found, rtol=1e-4, atol=1e-5, err_msg=name)

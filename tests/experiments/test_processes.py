@@ -19,6 +19,8 @@ from experiments.records import Records
 from experiments.sources import Kept, open_source
 from gaze.heads import HeadSet
 
+from .passes import passes
+
 Command = Callable[..., int]
 FEW = ("--discovery", "4", "--selection", "2", "--evaluation", "2")
 LONG = 500
@@ -195,6 +197,20 @@ def test_what_cannot_be_is_said_before_anything_is_done(
     assert gaze("discover", "--out", tmp_path / "run", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.timeout(2 * LONG)
+def test_other_passes_find_in_two_processes_what_they_find_in_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.experiments.passes", free_address()]
+    files = [tmp_path / number for number in ("0", "1")]
+    both = [subprocess.Popen([*command, file.name, file], env=plain(1)) for file in files]
+    assert [process.wait(LONG) for process in both] == [0, 0]
+    alone = passes(None)
+    for file in files:
+        with np.load(file) as found:
+            assert found.keys() == alone.keys()
+            for name, wanted in alone.items():
+                np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 DRAW = """
