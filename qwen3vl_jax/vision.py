@@ -4,10 +4,9 @@ Matches `Qwen3VLVisionModel` of `transformers/models/qwen3_vl/modeling_qwen3_vl.
 image sees another one.
 """
 
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx, struct
 from jax import lax
@@ -138,13 +137,30 @@ class VisionTower(nnx.Module):
         x = self.patch_embed(jnp.asarray(images.patches)) + self._positions(images)
         angles = rope.vision_angles(jnp.asarray(images.row_col), self.config)
         valid = jnp.asarray(images.valid)
-        features = []
-        for blocks, merger in self._segments():
-            x, _ = lax.scan(lambda x, block: (block(x, angles, valid), None), x, blocks)
-            features.append(merger(x))
-        *deepstack, embeds = features
-        empty = jnp.zeros((0, *embeds.shape), embeds.dtype)
-        return Vision(embeds, jnp.stack(deepstack) if deepstack else empty, images.groups)
+        x, tapped = self._run(x, angles, valid)
+        embeds = self.merger(x)
+        if self.deepstack_merger_list is None:
+            return Vision(embeds, jnp.zeros((0, *embeds.shape), embeds.dtype), images.groups)
+        order = jnp.array([merger for _, merger in self.config.taps], jnp.int32)
+        deepstack = lax.map(lambda tap: _at(self.deepstack_merger_list, tap[0])(tap[1]), (order, tapped))
+        return Vision(embeds, deepstack, images.groups)
+
+    def _run(
+        self, x: Float[Array, "image patch width"], angles: Angles, valid: Bool[Array, "image patch"]
+    ) -> tuple[Float[Array, "image patch width"], Float[Array, "tap image patch width"]]:
+        """All blocks; returns the stream behind the last one, and behind each tapped one."""
+        taps = self.config.taps
+        slots = np.full(self.config.depth, len(taps), np.int32)
+        slots[[block for block, _ in taps]] = np.arange(len(taps))
+
+        def run(state: tuple[Array, Array], scanned: tuple[VisionBlock, Array]) -> tuple[tuple[Array, Array], None]:
+            (x, tapped), (block, slot) = state, scanned
+            x = block(x, angles, valid)
+            return (x, tapped.at[slot].set(x, mode="drop") if taps else tapped), None
+
+        # What is tapped is carried along: loops from tap to tap would copy the weights of their blocks.
+        tapped = jnp.zeros((len(taps), *x.shape), x.dtype)
+        return lax.scan(run, (x, tapped), (self.blocks, jnp.asarray(slots)))[0]
 
     def _positions(self, images: Images) -> Float[Array, "image patch width"]:
         taps = self.pos_embed(jnp.asarray(images.pos_index)).astype(jnp.float32)
@@ -152,15 +168,6 @@ class VisionTower(nnx.Module):
             self.pos_embed.weight.dtype
         )
 
-    def _segments(self) -> Iterator[tuple[VisionBlock, PatchMerger]]:
-        """Runs of blocks, each with the merger that reads the stream behind it; the last one is the main merger."""
-        start = 0
-        for block, merger in self.config.taps:
-            assert self.deepstack_merger_list is not None  # every tap has its merger
-            yield _part(self.blocks, slice(start, block + 1)), _part(self.deepstack_merger_list, merger)
-            start = block + 1
-        yield _part(self.blocks, slice(start, None)), self.merger
 
-
-def _part(module: Module, index: int | slice) -> Module:
-    return jax.tree.map(lambda x: x[index], module)
+def _at(stacked: Module, number: Int[Array, ""]) -> Module:
+    return jax.tree.map(lambda x: x[number], stacked)
