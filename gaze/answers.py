@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
 from gaze.batches import Shape, chunks, shapes
 from gaze.regions import region_keys
@@ -30,6 +30,9 @@ from qwen3vl_jax.sampling import Sampling
 from qwen3vl_jax.sharding import across, fetch, local_rows, mesh_of, spread
 from qwen3vl_jax.trunk import Trunk, branch, grow
 from qwen3vl_jax.vision import Vision
+
+TOKENS = 2**13
+"""Tokens of prompts that a device reads at once: more would take memory and no less time."""
 
 Progress = Callable[[int], object]
 """Called with the number of prompts that have just been done."""
@@ -154,8 +157,11 @@ def answers(
         some = _fill([strips[number] for number in numbers], size, mine)
         asked = ([questions[number] for number in numbers] + [questions[numbers[-1]]] * size)[:size][mine]
         encoded = encode(model, processor, some, asked, room, size)
-        waves = _waves(model, encoded, [*rows, *[[]] * (size - len(rows))], asks, settings, room)
-        for number, tokens in drain(model, waves, settings.sampling, _shards(model)):
+        rows += [[]] * (size - len(rows))
+        most = max(map(len, rows))
+        copies = _evenly(most, max(settings.batch // size, 1))
+        waves = _waves(model, encoded, rows, copies, asks, settings, room)
+        for number, tokens in drain(model, waves, settings.sampling, _shards(model), size * copies):
             said[number] = tokens
             progress(1)
     return [said[number] for number in range(len(asks))]
@@ -188,33 +194,34 @@ def _waves(
     model: Qwen3VL,
     encoded: Encoded,
     rows: Sequence[Sequence[int]],
+    copies: int,
     asks: Sequence[Ask],
     settings: Settings,
     shape: Shape,
 ) -> Iterator[Wave]:
-    """The answers about some strips, a few about each at a time; `rows` gives the numbers of the asks about each strip."""
+    """The answers about some strips, at most `copies` about each at a time; `rows` has the numbers of the asks about each."""
     mesh, mine = mesh_of(model), local_rows(mesh_of(model), len(rows))
-    most = max(map(len, rows))
-    copies = -(-most // -(-most // max(settings.batch // len(rows), 1)))
     steps = max(len(ask.targets) for ask in asks)
     prompt, nobody = spread(encoded.prompt, mesh, len(rows)), unsteered(model, 0)
-    prompts, panels = jax.tree.map(lambda leaf: np.repeat(leaf, copies, axis=0), (encoded.prompt, encoded.panels))
+    room = TOKENS * _shards(model) // len(rows)
     shared: tuple[tuple[int, int], Trunk] | None = None
-    for start, first, names in _pieces(rows, asks, copies, shape):
+    for start, first, names in _pieces(rows, asks, copies, shape, room):
         if shared is None or shared[0] != (start, first):
             shared = (start, first), _grow(model, prompt, encoded.vision, np.int32(first), start=start)
         chosen = [nobody if name == FREE else asks[name] for name in names[mine].reshape(-1)]
+        prompts, panels = _repeated((encoded.prompt, encoded.panels), names.shape[1])
         plan = spread(_plan(chosen, prompts, panels, steps), mesh, len(rows))
         state = _branch(model, shared[1], prompt, plan, settings.sampling, names.reshape(-1), max_new=settings.max_new)
         yield Wave(state, plan, names.reshape(-1))
 
 
 def _pieces(
-    rows: Sequence[Sequence[int]], asks: Sequence[Ask], copies: int, shape: Shape
+    rows: Sequence[Sequence[int]], asks: Sequence[Ask], copies: int, shape: Shape, room: int
 ) -> Iterator[tuple[int, int, Int32[np.ndarray, "strip copy"]]]:
     """Numbers of asks that branch off together, with the first row and the first layer that they change.
 
-    Those that are steered in the highest layers come first, so that trunks are long.
+    Those that are steered in the highest layers come first, so that trunks are long. About each strip there are at most
+    `copies`, and no more than have `room` for the tokens that they read.
     """
     starts = {n: first_row(asks[n].rows, shape.length, shape.suffix) for n in chain(*rows) if asks[n].touches_prompt}
     distinct = sorted(set(starts.values())) or [shape.length - 1]
@@ -222,10 +229,20 @@ def _pieces(
         # What leaves the prompt alone fits in anywhere.
         group = [[number for number in some if starts.get(number, distinct[0]) == start] for some in rows]
         group = [sorted(some, key=lambda number: -asks[number].first) for some in group]
-        for piece in range(0, max(map(len, group)), copies):
-            names = [(some[piece : piece + copies] + [FREE] * copies)[:copies] for some in group]
+        wide = _evenly(copies, max(room // (shape.length - start), 1))
+        for piece in range(0, max(map(len, group)), wide):
+            names = [(some[piece : piece + wide] + [FREE] * wide)[:wide] for some in group]
             first = min(asks[number].first for number in chain(*names) if number != FREE)
             yield start, first, np.array(names, np.int32)
+
+
+def _repeated(tree: PyTree, copies: int) -> PyTree:
+    return jax.tree.map(lambda leaf: np.repeat(leaf, copies, axis=0), tree)
+
+
+def _evenly(count: int, most: int) -> int:
+    """The size of as few parts as can be, of at most so many, that are about equal."""
+    return -(-count // -(-count // most))
 
 
 def _plan(asks: Sequence[Ask], prompt: Prompt, panels: Bool[np.ndarray, "row panel key"], steps: int) -> Steering:

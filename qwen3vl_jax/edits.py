@@ -1,5 +1,6 @@
 """Edits in, taps out: interventions are arrays beside the tokens, measurements arrays beside the logits."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -69,6 +70,14 @@ class Edits:
             keys = repeated(keys_in_pass(steer.keys, past, first, count))
             steer = Steer(steer.heads, keys, repeated(steer.uniform), rows)
         return Edits(full(None if mask is None else keys_in_pass(mask, past, first, count)), steer, full(self.residual))
+
+    def of_last_row(self) -> "Edits":
+        """Those of a layer for the last query of its pass alone."""
+        steer = self.steer
+        if steer is not None and steer.rows is not None:
+            steer = replace(steer, rows=steer.rows[:, -1:])
+        mask = None if self.head_mask is None else self.head_mask[:, :, -1:]
+        return Edits(mask, steer, None if self.residual is None else self.residual[:, -1:])
 
 
 @struct.dataclass

@@ -26,7 +26,7 @@ Answer = tuple[int, Int32[np.ndarray, " token"]]
 
 
 class Wave(NamedTuple):
-    """Rows whose prompts have been read, all waves of one shape.
+    """Rows whose prompts have been read.
 
     Attributes:
       state: of all rows.
@@ -39,27 +39,36 @@ class Wave(NamedTuple):
     names: Int32[np.ndarray, " row"]
 
 
-def drain(model: Qwen3VL, waves: Iterable[Wave], sampling: Sampling, shards: int = 1) -> Iterator[Answer]:
+def drain(
+    model: Qwen3VL, waves: Iterable[Wave], sampling: Sampling, shards: int = 1, rows: int | None = None
+) -> Iterator[Answer]:
     """Generates the answers of all waves, each yielded with its name as soon as it is done.
 
     Rows of a wave go to places in the same of `shards` equal parts of the pool, so that a mesh's devices exchange nothing.
+
+    Args:
+      rows: how many places the pool has, by default as many as the first wave has rows.
     """
     pool: Wave | None = None
     for wave in waves:
-        if pool is None:
-            pool = wave
-            continue
         waiting = wave.names.copy().reshape(shards, -1)
+        if pool is None:
+            state, plan = _widen((wave.state, wave.plan), shards, rows or waiting.size)
+            room = (rows or waiting.size) // shards - waiting.shape[1]
+            names = np.pad(waiting, ((0, 0), (0, room)), constant_values=FREE)
+            pool = Wave(state, plan, names.reshape(-1))
+            continue
         while (waiting != FREE).any():
             # Places are wanted only where rows wait.
-            wanted = np.broadcast_to((waiting != FREE).any(axis=1, keepdims=True), waiting.shape).reshape(-1)
-            pool = yield from _advance(model, pool, sampling, wanted, max(int(wanted.sum()) // READY, 1))
+            wanted = np.broadcast_to((waiting != FREE).any(axis=1)[:, None], (shards, len(pool.names) // shards))
+            count = min(int(wanted.sum()) // READY, int((waiting != FREE).sum()))
+            pool = yield from _advance(model, pool, sampling, wanted.reshape(-1), max(count, 1))
             names = pool.names.copy().reshape(shards, -1)
-            source = _places(names, waiting)
-            places, rows = np.nonzero(source != FREE), source[source != FREE]
-            names[places] = waiting[places[0], rows]
-            waiting[places[0], rows] = FREE
-            state, plan = _refill((pool.state, pool.plan), (wave.state, wave.plan), source)
+            places = _places(names, waiting)
+            shard, row = np.nonzero(places < names.shape[1])
+            names[shard, places[shard, row]] = waiting[shard, row]
+            waiting[shard, row] = FREE
+            state, plan = _refill((pool.state, pool.plan), (wave.state, wave.plan), places)
             pool = Wave(state, plan, names.reshape(-1))
     if pool is not None:
         yield from _advance(model, pool, sampling, np.ones(pool.names.shape, bool), len(pool.names))
@@ -90,31 +99,48 @@ def _decode(
 
 
 def _places(
-    pool: Int32[np.ndarray, "shard row"], waiting: Int32[np.ndarray, "shard row"]
+    pool: Int32[np.ndarray, "shard place"], waiting: Int32[np.ndarray, "shard row"]
 ) -> Int32[np.ndarray, "shard row"]:
-    """For each place of the pool the row of the wave that it takes in, `FREE` for none."""
-    source = np.full(pool.shape, FREE, np.int32)
-    for places, free, rows in zip(source, pool == FREE, waiting != FREE, strict=True):
+    """The free place of the pool that each row of a wave takes; one behind the last for those that take none."""
+    places = np.full(waiting.shape, pool.shape[1], np.int32)
+    for taken, free, rows in zip(places, pool == FREE, waiting != FREE, strict=True):
         count = min(free.sum(), rows.sum())
-        places[np.flatnonzero(free)[:count]] = np.flatnonzero(rows)[:count]
-    return source
+        taken[np.flatnonzero(rows)[:count]] = np.flatnonzero(free)[:count]
+    return places
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _widen(wave: PyTree, shards: int, rows: int) -> PyTree:
+    """Rows repeated until they fill a pool."""
+
+    def widen(leaf: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        if leaf.ndim == 0:
+            return leaf
+        split, axis = _by_shard(leaf, shards)
+        repeated = jnp.take(split, np.arange(rows // shards) % split.shape[axis + 1], axis=axis + 1)
+        return repeated.reshape(*leaf.shape[:axis], rows, *leaf.shape[axis + 1 :])
+
+    return jax.tree.map(widen, wave)
 
 
 @partial(jax.jit, donate_argnums=0)
-def _refill(pool: PyTree, wave: PyTree, source: Int32[Array, "shard row"]) -> PyTree:
+def _refill(pool: PyTree, wave: PyTree, places: Int32[Array, "shard row"]) -> PyTree:
     """Takes rows of a wave into a pool; what is the same for all rows stays as it is."""
 
     def refill(old: Shaped[Array, "..."], new: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
         if old.ndim == 0:
             return old
-        axis = 1 if old.ndim == CACHE else 0
+        (split, axis), (rows, _) = (_by_shard(leaf, len(places)) for leaf in (old, new))
 
-        def exchange(old: Array, new: Array, source: Array) -> Array:
-            taken = jnp.expand_dims(source != FREE, [n for n in range(old.ndim) if n != axis])
-            return jnp.where(taken, jnp.take(new, jnp.maximum(source, 0), axis=axis), old)
+        def put(old: Array, new: Array, places: Array) -> Array:
+            return old.at[(slice(None),) * axis + (places,)].set(new, mode="drop")
 
-        split = (*old.shape[:axis], *source.shape, *old.shape[axis + 1 :])
-        mixed = jax.vmap(exchange, (axis, axis, 0), axis)(old.reshape(split), new.reshape(split), source)
-        return mixed.reshape(old.shape)
+        return jax.vmap(put, (axis, axis, 0), axis)(split, rows, places).reshape(old.shape)
 
     return jax.tree.map(refill, pool, wave)
+
+
+def _by_shard(leaf: Shaped[Array, "..."], shards: int) -> tuple[Shaped[Array, "..."], int]:
+    """Its rows as so many equal parts, and on which axis the parts are now."""
+    axis = 1 if leaf.ndim == CACHE else 0
+    return leaf.reshape(*leaf.shape[:axis], shards, -1, *leaf.shape[axis + 1 :]), axis

@@ -23,8 +23,8 @@ from qwen3vl_jax.moe import MoE
 
 Angles = tuple[Float[Array, "batch query head"], Float[Array, "batch query head"]]
 LayersKeysValues = tuple[Float[Array, "layer batch kv query head"], Float[Array, "layer batch kv query head"]]
-SKIP, KEYS, RUN = 0, 1, 2
-"""What a layer has to do in a pass: nothing, no more than its keys and values, or all."""
+SKIP, KEYS, LAST, RUN = 0, 1, 2, 3
+"""What a layer has to do in a pass: nothing, its keys and values, beside these all of the last row, or all of every row."""
 
 
 class Attention(nnx.Module):
@@ -47,17 +47,15 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "batch query embed"],
         angles: Angles,
-        past: KeysValues | None,
+        parts: tuple[KeysValues, ...],
         seen: Bool[Array, "batch key"],
         edits: Edits | None,
         taps: Taps | None,
-    ) -> tuple[Float[Array, "batch query embed"], KeysValues, Readings | None]:
-        """Returns what joins the stream, the keys and values of these tokens, and what was read."""
+    ) -> tuple[Float[Array, "batch query embed"], Readings | None]:
+        """Returns what joins the stream, and what was read."""
         q = rope.rotate(self.q_norm(self.q_proj(x)), *angles)
-        own = self.keys_values(x, angles)
-        parts = (own,) if past is None else (past, own)
         readings = None if taps is None else read(q, parts, seen, edits, taps)
-        return self.o_proj(attend(q, parts, seen, edits, causal=True)), own, readings
+        return self.o_proj(attend(q, parts, seen, edits, causal=True)), readings
 
 
 class MLP(nnx.Module):
@@ -80,11 +78,11 @@ class DecoderLayer(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "batch query embed"], *attention_inputs: Any
-    ) -> tuple[Float[Array, "batch query embed"], KeysValues, Readings | None]:
+    ) -> tuple[Float[Array, "batch query embed"], Readings | None]:
         """`attention_inputs` are those of `Attention` behind x."""
-        mixed, own, readings = self.self_attn(self.input_layernorm(x), *attention_inputs)
+        mixed, readings = self.self_attn(self.input_layernorm(x), *attention_inputs)
         x = x + mixed
-        return x + self.mlp(self.post_attention_layernorm(x)), own, readings
+        return x + self.mlp(self.post_attention_layernorm(x)), readings
 
     def keys_values(self, x: Float[Array, "batch query embed"], angles: Angles) -> KeysValues:
         return self.self_attn.keys_values(self.input_layernorm(x), angles)
@@ -115,7 +113,7 @@ class Decoder(nnx.Module):
 
         Args:
           deepstack: of as many rows as x has, or of fewer, each of which then stands for several in a row of x.
-          work: `SKIP`, `KEYS` or `RUN` for each layer; all of them run without.
+          work: `SKIP`, `KEYS`, `LAST` or `RUN` for each layer; all of them run without. Nothing is read where not all runs.
 
         Returns:
           The stream behind the last layer (`norm` is the caller's), the keys and values of these tokens, 0 in layers that
@@ -131,8 +129,12 @@ class Decoder(nnx.Module):
         def body(x: Array, scanned: tuple) -> tuple:
             block, number, before, edits, work = scanned
 
+            def parts(own: KeysValues) -> tuple[KeysValues, ...]:
+                return (own,) if before is None else (before, own)
+
             def run(x: Array) -> tuple:
-                x, own, readings = block(x, angles, before, seen, edits, taps)
+                own = block.keys_values(x, angles)
+                x, readings = block(x, angles, parts(own), seen, edits, taps)
                 x = _behind_layer(x, number, deepstack, edits)
                 if readings is not None and taps is not None and taps.residual:
                     rows = jnp.broadcast_to(taps.rows, (x.shape[0], taps.rows.shape[1]))
@@ -144,7 +146,14 @@ class Decoder(nnx.Module):
                 return run(x)
             nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(run, x)[1])
             only_keys = lambda x: (x, (block.keys_values(x, angles), nothing[1]))  # noqa: E731
-            return lax.switch(work, [lambda x: (x, nothing), only_keys, run], x)
+
+            def run_last(x: Array) -> tuple:
+                own = block.keys_values(x, angles)
+                row, here = (jax.tree.map(lambda leaf: leaf[:, -1:], rows) for rows in (x, angles))
+                row, _ = block(row, here, parts(own), seen, edits and edits.of_last_row(), None)
+                return _behind_layer(x.at[:, -1:].set(row), number, deepstack, edits), (own, nothing[1])
+
+            return lax.switch(work, [lambda x: (x, nothing), only_keys, run_last, run], x)
 
         before = None if cache is None else (cache.keys, cache.values)
         by_layer = edits and edits.in_pass(layers, past, first, count)

@@ -15,7 +15,7 @@ from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.edits import Edits
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Output, Qwen3VL
-from qwen3vl_jax.text import RUN, SKIP
+from qwen3vl_jax.text import LAST, RUN, SKIP
 from qwen3vl_jax.vision import Vision
 
 
@@ -59,10 +59,11 @@ def grow(model: Qwen3VL, prompt: Prompt, vision: Vision | None, first: Int32[Arr
 def branch(model: Qwen3VL, trunk: Trunk, edits: Edits | None, copies: int) -> Output:
     """Reads the rest of each prompt in `copies` variants, which stand side by side: what `model(prompt, ...)` would give.
 
-    `edits` are of as many rows, and must leave alone what the trunk holds. `Output.hidden` has the rows from `start` on.
+    `edits` are of as many rows, and must leave alone what the trunk holds. `Output.hidden` has the last row alone.
     """
     decoder = model.model.language_model
     above = jnp.where(jnp.arange(len(trunk.keys)) < trunk.first, SKIP, RUN)
+    above = above.at[-1].min(LAST)  # rows before the last are done when the last layer has their keys
     start = trunk.valid.shape[1] - trunk.stream.shape[1]
     last = jnp.max(trunk.positions, axis=(1, 2), where=trunk.valid[:, :, None], initial=-1)
     shared = Cache(trunk.keys, trunk.values, trunk.valid, jnp.asarray(start, jnp.int32), last + 1).branch(copies, 0)
@@ -73,4 +74,4 @@ def branch(model: Qwen3VL, trunk: Trunk, edits: Edits | None, copies: int) -> Ou
         whole.at[:, :, :, start:].add(part) for whole, part in zip((shared.keys, shared.values), own, strict=True)
     )
     filled = jnp.asarray(shared.slots, jnp.int32)
-    return Output(decoder.norm(x), replace(shared, keys=keys, values=values, filled=filled), None)
+    return Output(decoder.norm(x[:, -1:]), replace(shared, keys=keys, values=values, filled=filled), None)

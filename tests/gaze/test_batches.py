@@ -91,5 +91,13 @@ def test_pieces_hold_every_ask_once_and_begin_where_they_must() -> None:
     heads = {first: np.eye(6, 2, -first, np.float32) for first in (1, 4)}
     asks = [Ask(0, heads[4], schedule([(0, 1)])), Ask(0, heads[1], schedule([(0, 1)]), rows="text")]
     asks += [Ask(1, heads[4], schedule([(1, 1)])), Ask(1, heads[1], schedule([(0, 1)]))]
-    made = [(start, first, names.tolist()) for start, first, names in _pieces([[0, 1], [2, 3]], asks, 1, shape)]
-    assert made == [(0, 4, [[0], [2]]), (0, 1, [[FREE], [3]]), (10, 1, [[1], [FREE]])]
+
+    def pieces(copies: int, room: int) -> list:
+        return [(start, first, names.tolist()) for start, first, names in _pieces(rows, asks, copies, shape, room)]
+
+    rows = [[0, 1], [2, 3]]
+    assert pieces(1, 64) == [(0, 4, [[0], [2]]), (0, 1, [[FREE], [3]]), (10, 1, [[1], [FREE]])]
+    assert pieces(2, 64) == [(0, 1, [[0, FREE], [2, 3]]), (10, 1, [[1, FREE], [FREE, FREE]])]
+    # Where there is room for one at a time; what reads no more than the last words may be wider.
+    assert pieces(2, 16)[:2] == pieces(1, 64)[:2]
+    assert pieces(2, 16)[2:] == pieces(2, 64)[1:]
