@@ -29,8 +29,8 @@ PREFIX, QUESTION = 404, 16
 """Tokens of a prompt up to the word that names the panel, and from there on."""
 ANSWER = 15
 """Tokens of a steered answer."""
-TAKEN = {2: 0, 3: RUN}
-"""Of two branches the first, which takes the likeliest token; of three the one in which a layer does all its work."""
+TAKEN = {2: 0, 4: RUN}
+"""Of two branches the first, which takes the likeliest token; of four the one in which a layer does all its work."""
 
 
 @dataclass(frozen=True)
