@@ -18,8 +18,8 @@ from qwen3vl_jax.edits import Edits, Readings, Taps
 SCORES, FEWEST = 2**22, 64
 """How many scores exist at once (16 MB of float32, about what a cache holds), but those of so many queries at least."""
 
-KeysValues = tuple[Float[Array, "batch kv _ head"], Float[Array, "batch kv _ head"]]
-"""Laid out as the products want them: transposing a cache in every step would cost more than the step."""
+KeysValues = tuple[Float[Array, "batch kv head _"], Float[Array, "batch kv _ head"]]
+"""Each laid out as its product wants it: turning a cache round in every step would cost more than the step."""
 
 
 def attend(
@@ -46,7 +46,7 @@ def attend(
     size = -(-count // blocks)
     # Rows beyond the last one repeat it and are dropped.
     rows = np.minimum(np.arange(blocks * size), count - 1).astype(np.int32).reshape(blocks, 1, size)
-    ends = np.cumsum([k.shape[2] for k, _ in parts])[:-1].tolist()
+    ends = np.cumsum([v.shape[2] for _, v in parts])[:-1].tolist()
 
     def mix(block: Int[Array, "1 row"]) -> Float[Array, "batch kv group row head"]:
         scores = _scores(q, parts, seen, edits, block, causal)
@@ -91,7 +91,7 @@ def _scores(
 ) -> Float[Array, "batch kv group row key"]:
     """What the softmax takes, for some rows of the queries and all keys; float32."""
     grouped = rearrange(_take(q, rows, 1), "b r (kv g) d -> b kv g r d", kv=parts[0][0].shape[1])
-    scores = jnp.concatenate([jnp.einsum("bkgrd,bksd->bkgrs", grouped, k) for k, _ in parts], axis=-1)
+    scores = jnp.concatenate([jnp.einsum("bkgrd,bkds->bkgrs", grouped, k) for k, _ in parts], axis=-1)
     scores = (scores * q.shape[-1] ** -0.5).astype(jnp.float32)
     if edits is not None:
         scores = _edit(scores, edits, rows)

@@ -26,9 +26,9 @@ class Steer:
     """
 
     heads: Float[Array, "*layer #batch heads"]
-    keys: Float[Array, "*scanned #batch key"]
-    uniform: Bool[Array, "*scanned #batch"]
-    rows: Float[Array, "*scanned #batch row"] | None = None
+    keys: Float[Array, "#batch key"]
+    uniform: Bool[Array, "#batch"]
+    rows: Float[Array, "#batch row"] | None = None
 
 
 @struct.dataclass
@@ -50,26 +50,23 @@ class Edits:
         del step, slots
         return self
 
-    def in_pass(self, layers: int, past: int, first: Any, count: int) -> "Edits":
-        """The same edits as a pass of `count` queries needs them, behind a cache of `past` slots, into slot `first`.
-
-        Everything has a full leading layer axis, to be scanned beside the weights, and keys as the pass sees them.
-        """
-
-        def full(x: Array | None) -> Array | None:
-            return None if x is None else jnp.broadcast_to(x, (layers, *x.shape[1:]))
-
-        def repeated(x: Array) -> Array:
-            return jnp.broadcast_to(x, (layers, *x.shape))
-
+    def in_pass(self, past: int, first: Any, count: int) -> "Edits":
+        """The same edits as a pass of `count` queries needs them, behind a cache of `past` slots, into slot `first`."""
         steer, mask = self.steer, self.head_mask
         if steer is not None:
-            rows = steer.rows
-            if rows is not None:
-                rows = repeated(lax.dynamic_slice_in_dim(rows, first, count, axis=1))
-            keys = repeated(keys_in_pass(steer.keys, past, first, count))
-            steer = Steer(steer.heads, keys, repeated(steer.uniform), rows)
-        return Edits(full(None if mask is None else keys_in_pass(mask, past, first, count)), steer, full(self.residual))
+            rows = None if steer.rows is None else lax.dynamic_slice_in_dim(steer.rows, first, count, axis=1)
+            steer = replace(steer, keys=keys_in_pass(steer.keys, past, first, count), rows=rows)
+        return replace(self, head_mask=None if mask is None else keys_in_pass(mask, past, first, count), steer=steer)
+
+    def by_layer(self, layers: int) -> tuple[Array | None, ...]:
+        """What differs between layers, with a full leading layer axis, to be scanned beside the weights."""
+        parts = (self.head_mask, None if self.steer is None else self.steer.heads, self.residual)
+        return tuple(None if x is None else jnp.broadcast_to(x, (layers, *x.shape[1:])) for x in parts)
+
+    def of_layer(self, head_mask: Array | None, heads: Array | None, residual: Array | None) -> "Edits":
+        """Those of one layer, which is given its slice of each part of `by_layer`."""
+        steer = None if self.steer is None or heads is None else replace(self.steer, heads=heads)
+        return Edits(head_mask, steer, residual)
 
     def of_last_row(self) -> "Edits":
         """Those of a layer for the last query of its pass alone."""

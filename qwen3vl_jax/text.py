@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
@@ -22,7 +23,7 @@ from qwen3vl_jax.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, stack
 from qwen3vl_jax.moe import MoE
 
 Angles = tuple[Float[Array, "batch query head"], Float[Array, "batch query head"]]
-LayersKeysValues = tuple[Float[Array, "layer batch kv query head"], Float[Array, "layer batch kv query head"]]
+LayersKeysValues = tuple[Float[Array, "layer batch kv head query"], Float[Array, "layer batch kv query head"]]
 SKIP, KEYS, LAST, RUN = 0, 1, 2, 3
 """What a layer has to do in a pass: nothing, its keys and values, beside these all of the last row, or all of every row."""
 
@@ -41,7 +42,7 @@ class Attention(nnx.Module):
 
     def keys_values(self, x: Float[Array, "batch query embed"], angles: Angles) -> KeysValues:
         k = rope.rotate(self.k_norm(self.k_proj(x)), *angles)
-        return k.swapaxes(1, 2), self.v_proj(x).swapaxes(1, 2)
+        return rearrange(k, "b s kv d -> b kv d s"), rearrange(self.v_proj(x), "b s kv d -> b kv s d")
 
     def __call__(
         self,
@@ -123,11 +124,13 @@ class Decoder(nnx.Module):
         past, first = (0, 0) if cache is None else (cache.slots, cache.filled)
         seen = valid if cache is None else jnp.concatenate([cache.valid, valid], axis=1)
         angles = rope.text_angles(positions, self.config)
+        here = edits and edits.in_pass(past, first, count)
         if taps is not None:
             taps = replace(taps, groups=keys_in_pass(taps.groups, past, first, count))
 
         def body(x: Array, scanned: tuple) -> tuple:
-            block, number, before, edits, work = scanned
+            block, number, before, own_edits, work = scanned
+            edits = here and here.of_layer(*own_edits)
 
             def parts(own: KeysValues) -> tuple[KeysValues, ...]:
                 return (own,) if before is None else (before, own)
@@ -149,14 +152,14 @@ class Decoder(nnx.Module):
 
             def run_last(x: Array) -> tuple:
                 own = block.keys_values(x, angles)
-                row, here = (jax.tree.map(lambda leaf: leaf[:, -1:], rows) for rows in (x, angles))
-                row, _ = block(row, here, parts(own), seen, edits and edits.of_last_row(), None)
+                row, angle = (jax.tree.map(lambda leaf: leaf[:, -1:], rows) for rows in (x, angles))
+                row, _ = block(row, angle, parts(own), seen, edits and edits.of_last_row(), None)
                 return _behind_layer(x.at[:, -1:].set(row), number, deepstack, edits), (own, nothing[1])
 
             return lax.switch(work, [lambda x: (x, nothing), only_keys, run_last, run], x)
 
         before = None if cache is None else (cache.keys, cache.values)
-        by_layer = edits and edits.in_pass(layers, past, first, count)
+        by_layer = here and here.by_layer(layers)
         outs: tuple[LayersKeysValues, Readings | None]
         x, outs = lax.scan(body, x, (self.layers, jnp.arange(layers), before, by_layer, work), unroll=self.unroll)
         return x, *outs

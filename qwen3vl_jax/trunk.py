@@ -33,7 +33,7 @@ class Trunk:
 
     stream: Float[Array, "prompt row embed"]
     deepstack: Float[Array, "tap prompt row embed"] | None
-    keys: Float[Array, "layer prompt kv slot head"]
+    keys: Float[Array, "layer prompt kv head slot"]
     values: Float[Array, "layer prompt kv slot head"]
     positions: Int32[Array, "prompt slot 3"]
     valid: Bool[Array, "prompt slot"]
@@ -51,7 +51,7 @@ def grow(model: Qwen3VL, prompt: Prompt, vision: Vision | None, first: Int32[Arr
         early = None if deepstack is None else deepstack[:, :, :start]
         before = (x[:, :start], positions[:, :start], valid[:, :start], early)
         _, own, _ = decoder(*before, None, None, None, RUN - below)
-        keys, values = (whole.at[:, :, :, :start].add(part) for whole, part in zip((keys, values), own, strict=True))
+        keys, values = keys.at[..., :start].add(own[0]), values.at[..., :start, :].add(own[1])
     later = None if deepstack is None else deepstack[:, :, start:]
     return Trunk(x[:, start:], later, keys, values, positions, valid, jnp.asarray(first, jnp.int32))
 
@@ -70,8 +70,6 @@ def branch(model: Qwen3VL, trunk: Trunk, edits: Edits | None, copies: int) -> Ou
     past = None if start == 0 else shared.upto(start)
     x, positions = (jnp.repeat(leaf, copies, axis=0) for leaf in (trunk.stream, trunk.positions[:, start:]))
     x, own, _ = decoder(x, positions, shared.valid[:, start:], trunk.deepstack, past, edits, None, above)
-    keys, values = (
-        whole.at[:, :, :, start:].add(part) for whole, part in zip((shared.keys, shared.values), own, strict=True)
-    )
+    keys, values = shared.keys.at[..., start:].add(own[0]), shared.values.at[..., start:, :].add(own[1])
     filled = jnp.asarray(shared.slots, jnp.int32)
     return Output(decoder.norm(x[:, -1:]), replace(shared, keys=keys, values=values, filled=filled), None)

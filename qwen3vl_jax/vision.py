@@ -74,7 +74,8 @@ class VisionAttention(nnx.Module):
     ) -> Float[Array, "image patch width"]:
         q, k, v = jnp.unstack(self.qkv(x), axis=3)
         q, k = (rope.rotate(t.astype(jnp.float32), *angles).astype(x.dtype) for t in (q, k))
-        return self.proj(attend(q, ((k.swapaxes(1, 2), v.swapaxes(1, 2)),), valid, causal=False))
+        k, v = rearrange(k, "b s h d -> b h d s"), rearrange(v, "b s h d -> b h s d")
+        return self.proj(attend(q, ((k, v),), valid, causal=False))
 
 
 class VisionMLP(nnx.Module):

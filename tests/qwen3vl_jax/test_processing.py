@@ -195,16 +195,21 @@ def test_positions_equal_transformers(folder, processor, reference, pictures):
 
 
 def test_long_prompts(folder, processor):
-    """A strip of 6,144 image tokens and thousands of words beside a short row; quick, and as transformers'."""
+    """A strip of 6,144 image tokens and thousands of words beside a short row; as transformers', and about as quick."""
     official = {**IMAGES, "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216}}
     reference = PilProcessor(Qwen2VLImageProcessorPil(**official), processor.tokenizer, None)
     wide = dataclasses.replace(processor, settings=ImageSettings())
     texts = [processor.chat(QUESTIONS[0] * 200), processor.chat("Why?")]
     shown = [[Image.new("RGB", (6144, 1024), "red")], [Image.new("RGB", (320, 320), "blue")]]
-    start = time.process_time()
-    prompt, _, _ = wide(texts, shown)
-    assert time.process_time() - start < 1
-    want = reference(text=texts, images=[image for row in shown for image in row], padding=True, return_tensors="pt")
+    images = [image for row in shown for image in row]
+    seconds = []
+    for _ in range(2):  # the first time memory is new to both
+        start = time.process_time()
+        prompt, _, _ = wide(texts, shown)
+        between = time.process_time()
+        want = reference(text=texts, images=images, padding=True, return_tensors="pt")
+        seconds.append((between - start, time.process_time() - between))
+    assert seconds[1][0] < 2 * seconds[1][1]
     assert (prompt.image_cell[0] >= 0).sum() == 6144
     assert prompt.tokens.shape[1] > 7000
     assert_tokens_and_positions_equal(prompt, want, folder)
