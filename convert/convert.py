@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from convert.checkpoint import SIDE_FILES, Checkpoint
-from convert.folder import new_folder
-from convert.orbax_store import LazyArray, is_orbax, write_orbax
-from convert.safetensors_files import write_safetensors
-from convert.source import open_checkpoint, resolve
+from qwen3vl_jax.files.new_folder import new_folder
+from qwen3vl_jax.load.checkpoint import SIDE_FILES, Checkpoint
+from qwen3vl_jax.load.orbax_files import LazyArray, is_orbax, write_orbax
+from qwen3vl_jax.load.safetensors_files import write_safetensors
+from qwen3vl_jax.load.source import open_checkpoint, resolve
 from qwen3vl_jax.sharding import split_axis
 from qwen3vl_jax.weights import Tensor, tensors
 

@@ -16,17 +16,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
 from convert.convert import to_hf
-from convert.load import load_model
-from convert.prompts import CASES, Case, build
-from convert.routers import comparable, margins, watched
-from convert.source import open_checkpoint, resolve
+from convert.router_ties import comparable, margins, watched
+from convert.verify_prompts import CASES, Case, build
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Images, Prompt
+from qwen3vl_jax.load.load import load_model
+from qwen3vl_jax.load.source import open_checkpoint, resolve
 from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.processing import Batch
+from qwen3vl_jax.processing.processor import Batch
 from qwen3vl_jax.vision import Vision, VisionTower
 
 LOGITS, ATTENTION = 1e-4, 1e-5

@@ -143,16 +143,21 @@ def random_heads(rng: np.random.Generator, like: HeadSet, exclude: Collection[He
     layers, heads = shape
     wanted = like.per_layer(layers, heads)
     forbidden = set(exclude)
-    pools = [
+    left_by_layer = [
         [(layer, int(h)) for h in rng.permutation(heads) if (layer, int(h)) not in forbidden] for layer in range(layers)
     ]
-    if sum(map(len, pools)) < len(like):
-        raise InputError(f"only {sum(map(len, pools))} heads are left to draw {len(like)} from: use a smaller head set")
-    drawn = [[pool.pop() for _ in range(min(count, len(pool)))] for pool, count in zip(pools, wanted, strict=True)]
+    if sum(map(len, left_by_layer)) < len(like):
+        raise InputError(
+            f"only {sum(map(len, left_by_layer))} heads are left to draw {len(like)} from: use a smaller head set"
+        )
+    drawn = [
+        [candidates.pop() for _ in range(min(count, len(candidates)))]
+        for candidates, count in zip(left_by_layer, wanted, strict=True)
+    ]
     for layer, count in enumerate(wanted):
         for near in sorted(range(layers), key=lambda other: (abs(other - layer), other)):
-            spare = min(count - len(drawn[layer]), len(pools[near]))
-            drawn[layer] += [pools[near].pop() for _ in range(spare)]
+            spare = min(count - len(drawn[layer]), len(left_by_layer[near]))
+            drawn[layer] += [left_by_layer[near].pop() for _ in range(spare)]
     return HeadSet(
         tuple(sorted(chain.from_iterable(drawn))),
         model=like.model,
@@ -172,9 +177,9 @@ def paper_control(
     layers, heads = shape
     first = min(-(-5 * layers // 9), layers - 1)
     forbidden = set(exclude)
-    pool = [(first + layer, head) for layer, head in np.ndindex(layers - first, heads)]
-    pool = [head for head in pool if head not in forbidden]
-    return _drawn(rng, pool, len(like), like, {"control": "paper", "layers": [first, layers - 1]})
+    candidates = [(first + layer, head) for layer, head in np.ndindex(layers - first, heads)]
+    candidates = [head for head in candidates if head not in forbidden]
+    return _drawn(rng, candidates, len(like), like, {"control": "paper", "layers": [first, layers - 1]})
 
 
 def code_control(ranking: HeadSet, count: int, seed: int) -> HeadSet:
@@ -189,15 +194,17 @@ def code_control(ranking: HeadSet, count: int, seed: int) -> HeadSet:
         raise InputError("the lowest heads of a ranking cannot be told without scores: give a ranking with scores")
     highest = np.percentile(ranking.scores, LOWEST)
     rows = list(zip(ranking.heads, ranking.scores, strict=True))[count:]
-    pool = [head for head, score in rows if score <= highest]
-    return _drawn(np.random.default_rng(seed), pool, count, ranking, {"control": "code", "seed": seed})
+    candidates = [head for head, score in rows if score <= highest]
+    return _drawn(np.random.default_rng(seed), candidates, count, ranking, {"control": "code", "seed": seed})
 
 
-def _drawn(rng: np.random.Generator, pool: list[Head], count: int, like: HeadSet, settings: dict[str, Any]) -> HeadSet:
-    if not pool:
+def _drawn(
+    rng: np.random.Generator, candidates: list[Head], count: int, like: HeadSet, settings: dict[str, Any]
+) -> HeadSet:
+    if not candidates:
         raise InputError("no head is left to draw a control from: use a smaller head set")
-    chosen = sorted(pool[number] for number in rng.permutation(len(pool))[:count])
-    settings = settings | {"asked": count, "pool": len(pool)}
+    chosen = sorted(candidates[number] for number in rng.permutation(len(candidates))[:count])
+    settings = settings | {"asked": count, "pool": len(candidates)}
     return HeadSet(tuple(chosen), model=like.model, revision=like.revision, settings=settings)
 
 

@@ -71,7 +71,7 @@ class Cache:
         slots = self.slots
         return replace(self, filled=jnp.where(self.filled < slots, self.filled, slots - count))
 
-    def branch(self, copies: int, room: int) -> "Cache":
+    def fork(self, copies: int, room: int) -> "Cache":
         """Every row `copies` times in a row, with `room` more empty slots: several continuations of one prefix."""
 
         def roomy(x: Shaped[Array, "..."], rows: int, slots: int) -> Shaped[Array, "..."]:

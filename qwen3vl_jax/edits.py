@@ -50,21 +50,21 @@ class Edits:
         del step, slots
         return self
 
-    def in_pass(self, past: int, first: Any, count: int) -> "Edits":
+    def slice_keys(self, past: int, first: Any, count: int) -> "Edits":
         """The same edits as a pass of `count` queries needs them, behind a cache of `past` slots, into slot `first`."""
         steer, mask = self.steer, self.head_mask
         if steer is not None:
             rows = None if steer.rows is None else lax.dynamic_slice_in_dim(steer.rows, first, count, axis=1)
-            steer = replace(steer, keys=keys_in_pass(steer.keys, past, first, count), rows=rows)
-        return replace(self, head_mask=None if mask is None else keys_in_pass(mask, past, first, count), steer=steer)
+            steer = replace(steer, keys=slice_keys(steer.keys, past, first, count), rows=rows)
+        return replace(self, head_mask=None if mask is None else slice_keys(mask, past, first, count), steer=steer)
 
-    def by_layer(self, layers: int) -> tuple[Array | None, ...]:
+    def stack(self, layers: int) -> tuple[Array | None, ...]:
         """What differs between layers, with a full leading layer axis, to be scanned beside the weights."""
         parts = (self.head_mask, None if self.steer is None else self.steer.heads, self.residual)
         return tuple(None if x is None else jnp.broadcast_to(x, (layers, *x.shape[1:])) for x in parts)
 
-    def of_layer(self, head_mask: Array | None, heads: Array | None, residual: Array | None) -> "Edits":
-        """Those of one layer, which is given its slice of each part of `by_layer`."""
+    def layer(self, head_mask: Array | None, heads: Array | None, residual: Array | None) -> "Edits":
+        """Those of one layer, which is given its slice of each part of `stack`."""
         steer = None if self.steer is None or heads is None else replace(self.steer, heads=heads)
         return Edits(head_mask, steer, residual)
 
@@ -109,7 +109,7 @@ class Readings:
     residual: Float[Array, "*layer batch row embed"] | None = None
 
 
-def keys_in_pass(x: Float[Array, "*rest #key"], past: int, first: Any, count: int) -> Float[Array, "*rest #seen"]:
+def slice_keys(x: Float[Array, "*rest #key"], past: int, first: Any, count: int) -> Float[Array, "*rest #seen"]:
     """What is given per cache slot, as a pass sees its keys: the `past` slots of the cache, then its own, from `first` on."""
     if x.shape[-1] == 1:  # the same for all
         return x

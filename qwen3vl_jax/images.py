@@ -97,8 +97,8 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
         shrink = math.sqrt(height * width / max_pixels)
         rows, cols = (max(1, math.floor(side / shrink / factor)) for side in (height, width))
     elif area < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        rows, cols = (math.ceil(side * grow / factor) for side in (height, width))
+        enlarge = math.sqrt(min_pixels / (height * width))
+        rows, cols = (math.ceil(side * enlarge / factor) for side in (height, width))
     return rows * factor, cols * factor
 
 

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
 from qwen3vl_jax.config import TextConfig
-from qwen3vl_jax.grouped import grouped_matmul
+from qwen3vl_jax.grouped_matmul import grouped_matmul
 from qwen3vl_jax.layers import ACTIVATIONS, Linear, weight
 from qwen3vl_jax.sharding import shardings
 

@@ -18,7 +18,7 @@ from qwen3vl_jax import rope
 from qwen3vl_jax.attention import KeysValues, attend, read
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import TextConfig
-from qwen3vl_jax.edits import Edits, Readings, Taps, keys_in_pass
+from qwen3vl_jax.edits import Edits, Readings, Taps, slice_keys
 from qwen3vl_jax.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, stack
 from qwen3vl_jax.moe import MoE
 
@@ -124,13 +124,13 @@ class Decoder(nnx.Module):
         past, first = (0, 0) if cache is None else (cache.slots, cache.filled)
         seen = valid if cache is None else jnp.concatenate([cache.valid, valid], axis=1)
         angles = rope.text_angles(positions, self.config)
-        here = edits and edits.in_pass(past, first, count)
+        here = edits and edits.slice_keys(past, first, count)
         if taps is not None:
-            taps = replace(taps, groups=keys_in_pass(taps.groups, past, first, count))
+            taps = replace(taps, groups=slice_keys(taps.groups, past, first, count))
 
         def body(x: Array, scanned: tuple) -> tuple:
             block, number, before, own_edits, work = scanned
-            edits = here and here.of_layer(*own_edits)
+            edits = here and here.layer(*own_edits)
 
             def parts(own: KeysValues) -> tuple[KeysValues, ...]:
                 return (own,) if before is None else (before, own)
@@ -159,9 +159,11 @@ class Decoder(nnx.Module):
             return lax.switch(work, [lambda x: (x, nothing), only_keys, run_last, run], x)
 
         before = None if cache is None else (cache.keys, cache.values)
-        by_layer = here and here.by_layer(layers)
+        own_edits_by_layer = here and here.stack(layers)
         outs: tuple[LayersKeysValues, Readings | None]
-        x, outs = lax.scan(body, x, (self.layers, jnp.arange(layers), before, by_layer, work), unroll=self.unroll)
+        x, outs = lax.scan(
+            body, x, (self.layers, jnp.arange(layers), before, own_edits_by_layer, work), unroll=self.unroll
+        )
         return x, *outs
 
 

@@ -148,8 +148,8 @@ def smart_resize(frames: int, height: int, width: int, settings: VideoSettings) 
         shrink = math.sqrt(frames * height * width / most)
         rows, cols = (max(1, math.floor(side / shrink / factor)) for side in (height, width))
     elif volume < settings.min_pixels:
-        grow = math.sqrt(settings.min_pixels / (frames * height * width))
-        rows, cols = (math.ceil(side * grow / factor) for side in (height, width))
+        enlarge = math.sqrt(settings.min_pixels / (frames * height * width))
+        rows, cols = (math.ceil(side * enlarge / factor) for side in (height, width))
     return rows * factor, cols * factor
 
 

@@ -14,11 +14,11 @@ from transformers import (
     Qwen3VLMoeForConditionalGeneration,
 )
 
-from qwen3vl_jax import layout
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.positions import batch_images, image_cells, rope_positions
 from qwen3vl_jax.vision import Vision
 from qwen3vl_jax.weights import assemble
 
@@ -165,14 +165,14 @@ def make_row(shown: Sequence[Grid | Clip], words: int = 4, seed: int = 0, pixels
 def batch_rows(rows: Sequence[Row], config: Config, length: int | None = None) -> tuple[Images | None, Prompt]:
     """Our inputs for rows of different lengths, padded on the left."""
     pictures = [picture for row in rows for picture in row.pictures]
-    images = layout.batch_images(pictures, config) if pictures else None
+    images = batch_images(pictures, config) if pictures else None
     stride = images.patches.shape[1] // 4 if images is not None else 0
     positions, cells, number = [], [], 0
     for row in rows:
         grids = [grid for _, grid in row.pictures]
         numbers = range(number, number + len(grids))
-        positions.append(layout.rope_positions(row.tokens, grids, config))
-        cells.append(layout.image_cells(row.tokens, numbers, grids, stride, config))
+        positions.append(rope_positions(row.tokens, grids, config))
+        cells.append(image_cells(row.tokens, numbers, grids, stride, config))
         number += len(grids)
     room = length or max(len(row.tokens) for row in rows)
     tokens = _pad([row.tokens for row in rows], room, 0)

@@ -15,18 +15,18 @@ import numpy as np
 from flax import nnx
 
 from convert.cli import run
-from convert.load import load
 from experiments.bench.checkpoint import SIZE, strip, write_checkpoint
 from experiments.bench.report import Figure, Report, json_option, publish, say
 from experiments.bench.sides import Run, Side, without_torch
-from experiments.shapes import SHAPES
-from experiments.testbed.wordings import VQA
-from gaze.regions import region_keys
-from gaze.steer import schedule, steering
+from experiments.released_shapes import SHAPES
+from gaze.pictures.regions import region_keys
+from gaze.prompts import VQA
+from gaze.steering.masks import schedule, steering
 from qwen3vl_jax.config import Config
-from qwen3vl_jax.generate import prefill
+from qwen3vl_jax.generation.decoding import prefill
+from qwen3vl_jax.generation.sampling import Sampling
+from qwen3vl_jax.load.load import load
 from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.sampling import Sampling
 
 LIMIT = 60
 EIGHT = SHAPES["8B"]

@@ -16,12 +16,12 @@ import numpy as np
 
 from convert.cli import run
 from convert.convert import to_orbax
-from convert.safetensors_files import open_safetensors
 from experiments.bench.checkpoint import Draw, write_checkpoint
 from experiments.bench.report import Figure, Report, json_option, medians, publish, say
 from experiments.bench.sides import Run, Side
-from experiments.shapes import SHAPES
+from experiments.released_shapes import SHAPES
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.load.safetensors_files import open_safetensors
 
 SIZES = {"2B": ("2B",), "8B": ("8B",), "both": ("2B", "8B")}
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

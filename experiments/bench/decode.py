@@ -14,17 +14,17 @@ import jax
 import numpy as np
 
 from convert.cli import run
-from convert.load import load
 from experiments.bench.checkpoint import MEDIUM, PANELS, SIZE, strip, write_checkpoint
 from experiments.bench.report import Figure, Report, json_option, publish, say
 from experiments.bench.sides import Side, without_torch
-from experiments.testbed.wordings import VQA
-from gaze.answers import Ask, Settings, answers, encode
-from gaze.steer import MODES, PRECISIONS, schedule, steering
-from qwen3vl_jax.generate import generate, stream
+from gaze.prompts import VQA
+from gaze.steering.engine import Request, Settings, answers, encode
+from gaze.steering.masks import MODES, PRECISIONS, schedule, steering
+from qwen3vl_jax.generation.decoding import generate, stream
+from qwen3vl_jax.generation.sampling import Sampling
+from qwen3vl_jax.load.load import load
 from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.processing import Processor
-from qwen3vl_jax.sampling import Sampling
+from qwen3vl_jax.processing.processor import Processor
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 ROWS = (1, 19)
@@ -75,11 +75,11 @@ def compilations(model: Qwen3VL, processor: Processor, size: tuple[int, int]) ->
         plan = steering(prompt=some.prompt, regions=some.panels, targets=targets[None], **change)
         jax.block_until_ready(generate(model, some.prompt, some.vision, plan, GREEDY, key, max_new=TOKENS))
 
-    def together(**change: Any) -> None:
-        answers(model, processor, [picture], VQA, [Ask(0, **change)], settings)
+    def combined(**change: Any) -> None:
+        answers(model, processor, [picture], VQA, [Request(0, **change)], settings)
 
     found: dict[str, list[int]] = {}
-    for call in (alone, together):
+    for call in (alone, combined):
         found[call.__name__] = []
         for change in changes(model):
             before = counted.count(COMPILED)

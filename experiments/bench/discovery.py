@@ -12,17 +12,17 @@ import click
 import numpy as np
 
 from convert.cli import run
-from convert.load import load
 from experiments.bench import reference
 from experiments.bench.checkpoint import MEDIUM, SIZE, strip, write_checkpoint
 from experiments.bench.questions import question
 from experiments.bench.report import Figure, Report, json_option, medians, publish, say
 from experiments.bench.sides import Run, Side, without_torch
-from experiments.testbed.wordings import DISCOVERY, ORDINALS, fill
-from gaze.answers import discover
-from gaze.score import Mass
-from gaze.strips import Strip
-from qwen3vl_jax.processing import Processor
+from gaze.discovery.scores import Mass
+from gaze.pictures.strips import Strip
+from gaze.prompts import DISCOVERY, ORDINALS, fill
+from gaze.steering.engine import discover
+from qwen3vl_jax.load.load import load
+from qwen3vl_jax.processing.processor import Processor
 
 TEXTS = [fill(DISCOVERY, panel) for panel in range(len(ORDINALS))]
 TOLERANCE = 1e-4

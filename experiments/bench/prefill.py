@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from convert.cli import run
-from convert.load import load
 from experiments.bench.checkpoint import MEDIUM, SIZE, strip, write_checkpoint
 from experiments.bench.report import Figure, Report, json_option, medians, publish, say
 from experiments.bench.sides import Run, Side, without_torch
-from experiments.testbed.wordings import VQA
+from gaze.prompts import VQA
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.inputs import Images, Prompt
+from qwen3vl_jax.load.load import load
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.vision import Vision
 

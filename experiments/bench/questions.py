@@ -3,9 +3,9 @@
 import numpy as np
 
 from experiments.bench.reference import Question
-from gaze.regions import region_keys
-from gaze.strips import Strip
-from qwen3vl_jax.processing import Processor
+from gaze.pictures.regions import region_keys
+from gaze.pictures.strips import Strip
+from qwen3vl_jax.processing.processor import Processor
 
 
 def question(processor: Processor, strip: Strip, text: str) -> Question:

@@ -14,17 +14,17 @@ import numpy as np
 from flax import nnx
 
 from convert.cli import run
-from convert.load import load
 from experiments.bench.checkpoint import MEDIUM, SIZE, strip, write_checkpoint
 from experiments.bench.discovery import TEXTS
 from experiments.bench.report import Figure, Report, json_option, publish, say
 from experiments.bench.sides import Run, Side, without_torch
 from experiments.tpu.costs import cost
 from experiments.tpu.programs import TAKEN, lower_discovery
-from gaze.answers import discover
-from gaze.score import Mass
-from gaze.strips import Strip
+from gaze.discovery.scores import Mass
+from gaze.pictures.strips import Strip
+from gaze.steering.engine import discover
 from qwen3vl_jax.config import Config
+from qwen3vl_jax.load.load import load
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.sharding import make_mesh, shardings
 

@@ -14,19 +14,19 @@ import numpy as np
 from jaxtyping import Float32
 
 from convert.cli import run
-from convert.load import load
 from experiments.bench import reference
 from experiments.bench.checkpoint import MEDIUM, PANELS, SIZE, strip, write_checkpoint
 from experiments.bench.questions import question
 from experiments.bench.reference import Answer, Masked
 from experiments.bench.report import Figure, Report, json_option, medians, publish, say
 from experiments.bench.sides import Run, Side, without_torch
-from experiments.testbed.wordings import VQA
-from gaze.answers import Ask, Settings, answers, unsteered
-from gaze.steer import schedule
-from gaze.strips import Strip
-from qwen3vl_jax.processing import Processor
-from qwen3vl_jax.sampling import Sampling
+from gaze.pictures.strips import Strip
+from gaze.prompts import VQA
+from gaze.steering.engine import Request, Settings, answers, unsteered
+from gaze.steering.masks import schedule
+from qwen3vl_jax.generation.sampling import Sampling
+from qwen3vl_jax.load.load import load
+from qwen3vl_jax.processing.processor import Processor
 
 TOKENS = 15
 STRENGTH = 10_000.0
@@ -76,13 +76,13 @@ def ours(folder: Path) -> Callable[[Sequence[Strip], Sequence[Heads], str], list
     settings = Settings(Sampling.make(), TOKENS)
 
     def answer(strips: Sequence[Strip], conditions: Sequence[Heads], rows: str) -> list[list[int]]:
-        asks = []
+        requests = []
         for number in range(len(strips)):
-            asks.append(unsteered(model, number))
+            requests.append(unsteered(model, number))
             for heads in conditions:
                 aims = [schedule([(0, panel)]) for panel in range(PANELS)]
-                asks += [Ask(number, heads, aim, STRENGTH, rows=rows) for aim in aims]
-        return [tokens.tolist() for tokens in answers(model, processor, strips, VQA, asks, settings)]
+                requests += [Request(number, heads, aim, STRENGTH, rows=rows) for aim in aims]
+        return [tokens.tolist() for tokens in answers(model, processor, strips, VQA, requests, settings)]
 
     return answer
 

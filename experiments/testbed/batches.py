@@ -15,11 +15,10 @@ from PIL import Image
 
 from experiments.testbed.lessons import ATTRIBUTES, Lesson, Question, draw_lessons
 from experiments.testbed.scenes import PANELS
-from qwen3vl_jax import layout
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.images import ImageSettings, patchify
 from qwen3vl_jax.inputs import Array, Images, Prompt
-from qwen3vl_jax.layout import Grid
+from qwen3vl_jax.positions import Grid, batch_images, image_cells, rope_positions
 
 SHORT, LONG = 48, 108  # tokens of the longest short question and of the longest narration, with their answers
 CELLS = 24  # of the largest picture
@@ -87,7 +86,7 @@ class Maker:
         long = [lesson.long for lesson in lessons]
         patches = CELLS * self.settings.merge_size**2
         return Batch(
-            images=layout.batch_images(pictures, self.config, patches),
+            images=batch_images(pictures, self.config, patches),
             prefix=prefix,
             cells=np.stack([_padded(lesson.cells) for lesson in lessons]),
             short=self.slots(short, SHORT, np.repeat(starts, len(short) // len(lessons))),
@@ -135,8 +134,8 @@ class Maker:
     ) -> tuple[Int32[np.ndarray, "seq"], Int32[np.ndarray, "seq 3"], Int32[np.ndarray, "seq"]]:
         tokens = np.array(self._text(grid), np.int32)
         room = CELLS + AROUND - len(tokens)
-        cells = layout.image_cells(tokens, [number], [grid], CELLS, self.config)
-        positions = layout.rope_positions(tokens, [grid], self.config)
+        cells = image_cells(tokens, [number], [grid], CELLS, self.config)
+        positions = rope_positions(tokens, [grid], self.config)
         return (
             np.pad(tokens, (room, 0)),
             np.pad(positions, ((room, 0), (0, 0))),

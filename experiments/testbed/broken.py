@@ -10,12 +10,12 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Shaped
 
-from convert.checkpoint import SIDE_FILES
-from convert.folder import new_folder
-from convert.load import load_model
-from convert.safetensors_files import write_safetensors
-from experiments.testbed.strips import CHECKPOINT
+from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.config import Config
+from qwen3vl_jax.files.new_folder import new_folder
+from qwen3vl_jax.load.checkpoint import SIDE_FILES
+from qwen3vl_jax.load.load import load_model
+from qwen3vl_jax.load.safetensors_files import write_safetensors
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.weights import disassemble
 

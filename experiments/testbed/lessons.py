@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from PIL import Image, ImageDraw
 
-from experiments.labels import LETTERS, label_panels
+from experiments.paper.layer_steering.panel_labels import LETTERS, label_panels
 from experiments.testbed import questions, wordings
 from experiments.testbed.draw import GAP, PANEL_SIDE, draw_panel, draw_strip
 from experiments.testbed.scattered import CELL, HEIGHT, WIDTH, Thing, draw_scattered
 from experiments.testbed.scenes import COLOURS, OBJECTS, PANELS, SIZES, SUBJECTS, Scene, draw_scenes
-from gaze.strips import Strip
+from gaze.pictures.strips import Strip
 
 Question = tuple[str, str]
 """A question and its answer."""

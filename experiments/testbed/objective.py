@@ -105,7 +105,7 @@ def _answer(
     edits = Edits(head_mask=_forget(model, slots, jnp.repeat(forgets, copies), image.shape[1]))
     groups = jnp.concatenate([jnp.repeat(_group(image, seq), copies, axis=0), _group(places, seq)], axis=1)
     taps = Taps(jnp.arange(seq, dtype=jnp.int32)[None], groups)
-    return model(slots.prompt, None, cache.branch(copies, seq), edits, taps)
+    return model(slots.prompt, None, cache.fork(copies, seq), edits, taps)
 
 
 def _forget(

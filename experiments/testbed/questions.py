@@ -7,7 +7,9 @@ from jaxtyping import Int
 
 from experiments.testbed import wordings
 from experiments.testbed.scenes import Scene
-from experiments.testbed.wordings import VERBATIM, Wordings, fill, prefixed
+from experiments.testbed.wordings import VERBATIM, Wordings
+from gaze import prompts
+from gaze.prompts import fill, prefixed
 
 Panel = int | np.integer
 Order = Sequence[int] | Int[np.ndarray, "line"]
@@ -78,9 +80,9 @@ def counted_question(
     panels = [int(panel) for panel in order]
     backwards = panels == list(reversed(range(len(panels))))
     prefix = (
-        wordings.REVERSE_PREFIX
+        prompts.REVERSE_PREFIX
         if backwards
-        else wordings.ORDER_PREFIX.format(order=", ".join(str(panel + 1) for panel in panels))
+        else prompts.ORDER_PREFIX.format(order=", ".join(str(panel + 1) for panel in panels))
     )
     return prefixed(prefix, question), answers[panels[place]]
 

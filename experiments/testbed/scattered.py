@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from experiments.testbed.draw import SCALE, Pen, jittered
 from experiments.testbed.scenes import COLOURS
 from experiments.testbed.shapes import SHAPES
-from gaze.regions import Box, box_cells
-from gaze.strips import Photo
+from gaze.pictures.regions import Box, box_cells
+from gaze.pictures.strips import Photo
 
 WIDTH, HEIGHT = 192, 128
 CELL = 32

@@ -1,15 +1,11 @@
-"""The testbed's own strips, and where its checkpoint lies."""
-
-from pathlib import Path
+"""The testbed's own strips."""
 
 import numpy as np
 
 from experiments.testbed.draw import PANEL_SIDE, draw_strip
 from experiments.testbed.scenes import PANELS, Split, draw_scenes
-from gaze.strips import Strip
-
-CHECKPOINT = Path(__file__).parent / "checkpoint"
-"""The trained model in Hugging Face layout, with `heads.json`, its gaze heads."""
+from gaze.pictures.strips import Strip
+from gaze.testbed import CHECKPOINT as CHECKPOINT  # where it used to be
 
 
 def draw_strips(seed: int, purpose: str, count: int, split: Split = "held_out") -> list[Strip]:

@@ -190,11 +190,11 @@ def make_step(graph: Any, tx: optax.GradientTransformation) -> Any:
 
 def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
     """Batches from `start` on, made one ahead in a thread."""
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as executor:
 
         def make(step: int) -> Future[Batch]:
             stage, _ = settings_at(step)
-            return pool.submit(maker.batch, SEED, step, hide=stage.hide, forget=stage.forget, others=stage.others)
+            return executor.submit(maker.batch, SEED, step, hide=stage.hide, forget=stage.forget, others=stage.others)
 
         coming = make(start)
         for step in range(start, TOTAL):

@@ -15,15 +15,8 @@ from transformers import AddedToken, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from experiments.testbed.scenes import COLOURS, OBJECTS, RELATIONS, SUBJECTS
-from experiments.testbed.wordings import (
-    ABOUT_COMICS,
-    ABOUT_THINGS,
-    ORDER_PREFIX,
-    ORDINAL_WORDS,
-    ORDINALS,
-    REVERSE_PREFIX,
-    prefixed,
-)
+from experiments.testbed.wordings import ABOUT_COMICS, ABOUT_THINGS
+from gaze.prompts import ORDER_PREFIX, ORDINAL_WORDS, ORDINALS, REVERSE_PREFIX, prefixed
 
 # The 26 tokens of Qwen's ids 151643 to 151668, in that order. Those of the second group are text to the decoder: they
 # show even when special tokens are skipped.

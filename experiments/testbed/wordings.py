@@ -8,29 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th")
-ORDINAL_WORDS = ("first", "second", "third", "fourth", "fifth", "sixth")
-
-# The prompts of arXiv 2606.14703, as its released scripts (01 to 05) and its notebook send them.
-DISCOVERY = (
-    "Look carefully at this six-panel comic strip. "
-    "What is happening in the {ordinal} panel from the left? Answer briefly."
+from gaze.prompts import (
+    BOX,
+    DISCOVERY,
+    DYNAMIC,
+    LETTER,
+    NOTEBOOK_NARRATION,
+    NOTEBOOK_OBJECTS,
+    PART_OBJECT,
+    REVERSE_NARRATION,
+    STATIC,
+    TRAJECTORY,
+    VQA,
 )
-TRAJECTORY = (
-    "Please describe what happens in each panel, in order. "
-    "Start each panel description with 'Panel 1:', 'Panel 2:', and so on."
-)
-VQA = "What is the main action or event happening in this comic strip? Answer briefly."
-STATIC = "What is happening in this panel of the comic strip?"
-DYNAMIC = (
-    "Please describe each panel of this comic strip in order as I point you to them. "
-    "Keep each description SHORT \N{EM DASH} one brief sentence per panel, naming the action and the salient objects. "
-    "Do not summarise the whole strip first; just describe panel by panel."
-)
-NOTEBOOK_NARRATION = "Please describe what happens in each panel, in order."
-NOTEBOOK_OBJECTS = "List the objects in this image:"
-# Printed in the paper for its COCO experiment, whose code was not released.
-PART_OBJECT = "What is the main object in this part of the image? Answer in a few words."
 
 VERBATIM = 0.5
 
@@ -159,11 +149,6 @@ FREE_ORDER = Wordings(
     ),
 )
 
-# Another reading order is asked for by a prefix to the question; panels are then counted in that order.
-REVERSE_PREFIX = "Read the comic in reverse, "
-ORDER_PREFIX = "Read the panels in the order {order}, "
-REVERSE_NARRATION = "Read the comic in reverse, and describe what happens in each panel, in order."
-
 REVERSED = Wordings(
     (REVERSE_NARRATION,),
     (
@@ -183,7 +168,6 @@ COUNTED = Wordings(
     ),
 )
 
-LETTER = "What is the letter on the {ordinal} panel? Answer with one letter."
 LETTERS = Wordings(
     (LETTER,),
     (
@@ -194,10 +178,6 @@ LETTERS = Wordings(
     ),
 )
 
-BOX = (
-    "What is the main object in the box from column {left}, row {top} to column {right}, row {bottom}? "
-    "Answer in a few words."
-)
 BOXED = Wordings(
     (BOX,),
     (
@@ -235,14 +215,3 @@ ABOUT_COMICS = (
     LETTERS,
 )
 ABOUT_THINGS = (BOXED, PART, COLOURED, TRAITS, LISTED)
-
-
-def prefixed(prefix: str, question: str) -> str:
-    """The question behind a prefix that opens the sentence."""
-    return prefix + question[0].lower() + question[1:]
-
-
-def fill(template: str, panel: int | np.integer) -> str:
-    """A `PANEL` template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel."""
-    index = int(panel)
-    return template.format(ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1)

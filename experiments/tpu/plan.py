@@ -9,7 +9,7 @@ import numpy as np
 from jax.errors import JaxRuntimeError
 from jaxtyping import PyTree
 
-from experiments.shapes import config
+from experiments.released_shapes import config
 from experiments.tpu.chips import Chip, reason
 from experiments.tpu.costs import Cost, cost
 from experiments.tpu.programs import TAKEN, Program, abstract_model

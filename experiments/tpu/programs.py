@@ -11,13 +11,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
-from gaze.score import panel_attention
-from gaze.steer import Steering
+from gaze.discovery.scores import panel_attention
+from gaze.steering.masks import Steering
 from qwen3vl_jax.config import Config
-from qwen3vl_jax.generate import generate
+from qwen3vl_jax.generation.decoding import generate
+from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.sampling import Sampling
 from qwen3vl_jax.sharding import shardings
 from qwen3vl_jax.text import RUN
 from qwen3vl_jax.vision import Vision
@@ -56,7 +56,7 @@ def abstract_model(config: Config, mesh: Mesh) -> Qwen3VL:
 
 
 def lower_discovery(model: Qwen3VL, mesh: Mesh, strips: int) -> jax.stages.Lowered:
-    """`gaze.score.panel_attention`: each strip encoded and read once, and six questions asked about it."""
+    """`gaze.discovery.scores.panel_attention`: each strip encoded and read once, and six questions asked about it."""
     put = Placer(mesh)
     pixels = model.model.visual.patch_embed.proj.weight.shape[0]
     images = Images(
@@ -74,7 +74,7 @@ def lower_discovery(model: Qwen3VL, mesh: Mesh, strips: int) -> jax.stages.Lower
 
 
 def lower_steering(model: Qwen3VL, mesh: Mesh, strips: int) -> jax.stages.Lowered:
-    """`qwen3vl_jax.generate.generate` with a `gaze.steer.Steering`: per strip one answer steered to each panel."""
+    """`qwen3vl_jax.generation.decoding.generate` with a `gaze.steering.masks.Steering`: per strip one answer steered to each panel."""
     put, rows = Placer(mesh), strips * PANELS
     text, length = model.config.text, PREFIX + QUESTION
     cells = PATCHES // model.config.vision.spatial_merge_size**2

@@ -9,8 +9,8 @@ import pytest
 
 import convert.verify
 from convert import cli
-from convert.source import open_checkpoint
 from convert.verify import Report, Run
+from qwen3vl_jax.load.source import open_checkpoint
 
 Command = Callable[..., int]
 

@@ -13,13 +13,13 @@ from flax.traverse_util import flatten_dict
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3VLForConditionalGeneration
 
-from convert import safetensors_files
 from convert.convert import convert, to_hf, to_orbax
-from convert.load import load, load_model
-from convert.orbax_store import is_orbax
-from convert.source import open_checkpoint
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.load import safetensors_files
+from qwen3vl_jax.load.load import load, load_model
+from qwen3vl_jax.load.orbax_files import is_orbax
+from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.weights import disassemble, tensors
 
 NewToy = Callable[..., Path]

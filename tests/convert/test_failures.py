@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convert import orbax_store
 from convert.convert import convert, to_hf, to_orbax
-from convert.source import open_checkpoint
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.load import orbax_files
+from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.weights import Tensor
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def test_full_disk(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, w
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return checkpoint.read(tensor)
 
-    monkeypatch.setattr(orbax_store, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(orbax_files, "CHUNK_BYTES", 20_000)
     monkeypatch.setattr("convert.convert.open_checkpoint", lambda src: dataclasses.replace(checkpoint, read=read))
     with pytest.raises(InputError, match="No space left on device"):
         way(toy, tmp_path / "dst")

@@ -15,12 +15,12 @@ from transformers import Qwen3VLMoeForConditionalGeneration
 
 from convert import verify as verify_module
 from convert.convert import convert
-from convert.load import load_model
-from convert.prompts import Case, Row
-from convert.routers import comparable
-from convert.source import open_checkpoint
+from convert.router_ties import comparable
 from convert.verify import ATTENTION, LOGITS, Report, verify
+from convert.verify_prompts import Case, Row
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.load.load import load_model
+from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.moe import MoE
 from qwen3vl_jax.weights import Tensor, disassemble
 

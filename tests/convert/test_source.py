@@ -14,9 +14,9 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from convert.convert import convert, to_orbax
-from convert.load import load, load_model
-from convert.source import open_checkpoint, resolve
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.load.load import load, load_model
+from qwen3vl_jax.load.source import open_checkpoint, resolve
 
 Weights = dict[str, torch.Tensor]
 NORM = "model.language_model.norm.weight"

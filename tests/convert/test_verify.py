@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from convert.convert import to_orbax
-from convert.prompts import CASES, Case, Row
 from convert.verify import ATTENTION, LOGITS, Report, Run, _first_difference, verify
+from convert.verify_prompts import CASES, Case, Row
 from qwen3vl_jax import attention, rope, vision
 
 NewToy = Callable[..., Path]
@@ -151,11 +151,11 @@ def with_slices_of_time_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_frames_that_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     attend = vision.VisionAttention.__call__
 
-    def joined(self: vision.VisionAttention, x: Any, angles: Any, valid: Any) -> Any:
+    def merged(self: vision.VisionAttention, x: Any, angles: Any, valid: Any) -> Any:
         flat = lambda array: array.reshape(1, -1, *array.shape[2:])  # noqa: E731
         return attend(self, *jax.tree.map(flat, (x, angles, valid))).reshape(x.shape)
 
-    monkeypatch.setattr(vision.VisionAttention, "__call__", joined)
+    monkeypatch.setattr(vision.VisionAttention, "__call__", merged)
 
 
 @pytest.mark.parametrize("damage", [with_slices_of_time_swapped, with_frames_that_see_each_other])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
+from experiments.commands import cli
 from experiments.testbed.strips import draw_strips
-from gaze.strips import Strip
+from gaze.pictures.strips import Strip
 
 Command = Callable[..., int]
 

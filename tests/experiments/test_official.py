@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.ask import stop_tokens
-from experiments.models import open_model
-from experiments.testbed.strips import CHECKPOINT, draw_strips
-from experiments.testbed.wordings import DISCOVERY, DYNAMIC, STATIC, VQA, fill
-from gaze import answers as asking
-from gaze.answers import Ask
+from experiments.commands.ask import stop_tokens
+from experiments.run.models import open_model
+from experiments.testbed.strips import draw_strips
+from gaze.discovery.scores import gaze_score, rank
 from gaze.heads import Head, HeadSet
-from gaze.score import gaze_score, rank
-from gaze.steer import MODES, ROWS, schedule, steering
+from gaze.prompts import DISCOVERY, DYNAMIC, STATIC, VQA, fill
+from gaze.steering import engine as asking
+from gaze.steering.engine import Request
+from gaze.steering.masks import MODES, ROWS, schedule, steering
+from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.edits import Taps
+from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.processing import Processor
-from qwen3vl_jax.sampling import Sampling
+from qwen3vl_jax.processing.processor import Processor
 
 from .official import Answer, Mask, Official, scheduled
 
@@ -245,13 +246,13 @@ def _ours(
     library: Ours, question: str, cases: Sequence[Case], first: int, segment: int, max_new: int, **how: Any
 ) -> list[np.ndarray]:
     """The library's answers: from step `first` on, `segment` tokens for each panel."""
-    asks = []
+    requests = []
     for strip, heads, panels in cases:
         changes = [(first + number * segment, panel) for number, panel in enumerate(panels)]
         targets = schedule(changes, steps=max_new + 1)
-        asks.append(Ask(strip, HeadSet(tuple(heads)).to_mask(*library.shape), targets, **how))
+        requests.append(Request(strip, HeadSet(tuple(heads)).to_mask(*library.shape), targets, **how))
     settings = asking.Settings(Sampling.make(stop=stop_tokens(library.processor)), max_new)
-    return asking.answers(*library, STRIPS, question, asks, settings)
+    return asking.answers(*library, STRIPS, question, requests, settings)
 
 
 def _held(official: Official, question: str, case: Case, max_new: int, mode: str = "boost_suppress") -> Answer:

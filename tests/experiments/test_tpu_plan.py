@@ -14,10 +14,10 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.shapes import SHAPES, config
+from experiments.released_shapes import SHAPES, config
+from experiments.tpu.__main__ import SIZES
 from experiments.tpu.costs import Cost, cost
 from experiments.tpu.hlo import parse
-from experiments.tpu_plan import SIZES
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.sharding import make_mesh
 
@@ -27,7 +27,7 @@ BYTES = {"2B": 4_255_064_064, "8B": 17_534_247_392, "32B": 66_714_780_128, "30B-
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, in a process of its own; the compiler takes little trouble, which takes a quarter of the time."""
-    command = [sys.executable, "-m", "experiments.tpu_plan", *arguments]
+    command = [sys.executable, "-m", "experiments.tpu.__main__", *arguments]
     hurry = {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0", "JAX_MEMORY_FITTING_EFFORT": "-1.0"}
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | hurry, check=False)
 
@@ -116,7 +116,7 @@ import sys
 sys.modules["libtpu"] = None
 sys.argv[1:] = ["--model", "2B", "--topology", "v5e:2x4", "--mesh", "data=1,model=1"]
 from convert.cli import run
-from experiments.tpu_plan import command
+from experiments.tpu.__main__ import command
 run(command, "tpu_plan")
 """
     # Importing libtpu, as JAX does, leaves its path behind in the environment.

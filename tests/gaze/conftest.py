@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from qwen3vl_jax import layout
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.positions import batch_images, image_cells, rope_positions
 from qwen3vl_jax.weights import assemble
 
 IMAGE, START, END = 250, 248, 249
@@ -87,15 +87,15 @@ def ask(config, pictures, questions, length=None):
 
     A prompt is a few words, the picture, the question.
     """
-    images = layout.batch_images(pictures, config)
+    images = batch_images(pictures, config)
     cells = images.patches.shape[1] // MERGE**2
     tokens, positions, shown = [], [], []
     for number, (_, grid) in enumerate(pictures):
         for question in questions:
             row = np.array([1, 2, START, *[IMAGE] * (grid[0] * grid[1] // MERGE**2), END, *question], np.int32)
             tokens.append(row)
-            positions.append(layout.rope_positions(row, [grid], config))
-            shown.append(layout.image_cells(row, [number], [grid], cells, config))
+            positions.append(rope_positions(row, [grid], config))
+            shown.append(image_cells(row, [number], [grid], cells, config))
     room = length or max(map(len, tokens))
 
     def pad(rows, fill):

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.models import open_model
-from gaze import answers as asking
-from gaze.answers import Ask, Settings
+from experiments.run.models import open_model
+from gaze.discovery.scores import Mass
 from gaze.heads import HeadSet
-from gaze.score import Mass
-from gaze.steer import schedule
-from gaze.strips import Strip
-from qwen3vl_jax.sampling import Sampling
+from gaze.pictures.strips import Strip
+from gaze.steering import engine as asking
+from gaze.steering.engine import Request, Settings
+from gaze.steering.masks import schedule
+from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.sharding import make_mesh
 
 QUESTIONS = [f"What is happening in panel {number} of the comic strip?" for number in (1, 2)]
@@ -27,11 +27,15 @@ def strips() -> list[Strip]:
 
 def run(strips: list[Strip], mesh: tuple[int, int] | None) -> tuple[Mass, list[list[int]]]:
     model, processor = open_model("testbed", "float32", None if mesh is None else make_mesh(*mesh))
-    asks = [Ask(strip, HEADS, schedule([(0, panel), (4, 1 - panel)], 5)) for strip in range(5) for panel in (0, 1)]
-    asks += [Ask(strip, HEADS, schedule([(0, 1)]), rows="text") for strip in range(5)] + [asking.unsteered(model, 2)]
+    requests = [
+        Request(strip, HEADS, schedule([(0, panel), (4, 1 - panel)], 5)) for strip in range(5) for panel in (0, 1)
+    ]
+    requests += [Request(strip, HEADS, schedule([(0, 1)]), rows="text") for strip in range(5)] + [
+        asking.unsteered(model, 2)
+    ]
     settings = Settings(Sampling.make(stop=[594]), max_new=8, batch=8, strips=4)
     mass = asking.discover(model, processor, strips, QUESTIONS, batch=4)
-    said = asking.answers(model, processor, strips, QUESTIONS[0], asks, settings)
+    said = asking.answers(model, processor, strips, QUESTIONS[0], requests, settings)
     return mass, [tokens.tolist() for tokens in said]
 
 

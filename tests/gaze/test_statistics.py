@@ -37,9 +37,9 @@ def test_interval_is_the_cluster_bootstrap():
 
 def test_answers_that_hang_together_widen_the_interval():
     strip = np.arange(240) // 6
-    together = strip % 2 == 0
+    combined = strip % 2 == 0
     apart = np.arange(240) % 2 == 0
-    wide, narrow = accuracy(together, strip, seed=0), accuracy(apart, strip, seed=0)
+    wide, narrow = accuracy(combined, strip, seed=0), accuracy(apart, strip, seed=0)
     assert wide.value == narrow.value == 0.5
     assert wide.high - wide.low > 0.2
     assert narrow.high == narrow.low == 0.5

@@ -75,11 +75,11 @@ def test_padded_batch_equals_its_rows(toy: Toy) -> None:
     rows = [make_row([(4, 6), (2, 8)]), make_row([(6, 4)], seed=1), make_row([], seed=2)]
     tokens = np.random.default_rng(1).integers(1, 248, (3, 6)).astype(np.int32)
     images, prompt = batch_rows(rows, toy.config, length=40)
-    together = follow(toy.model, prompt, encode(toy.model, images), jnp.asarray(tokens))
+    combined = follow(toy.model, prompt, encode(toy.model, images), jnp.asarray(tokens))
     for number, row in enumerate(rows):
         images, prompt = batch_rows([row.more(tokens[number])], toy.config)
         alone, _ = read(toy.model, prompt, None if images is None else encode(toy.model, images))
-        np.testing.assert_allclose(together[number], alone[0, len(row.tokens) - 1 :], atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(combined[number], alone[0, len(row.tokens) - 1 :], atol=TOLERANCE, rtol=0)
 
 
 def test_branches_equal_their_own_prompts(toy: Toy) -> None:
@@ -90,14 +90,14 @@ def test_branches_equal_their_own_prompts(toy: Toy) -> None:
 
     @jax.jit
     def ask(model, prompt, vision, questions):
-        cache = model(prompt, vision).cache.branch(3, room=5)
+        cache = model(prompt, vision).cache.fork(3, room=5)
         output = model.extend(jnp.tile(questions, (2, 1)), cache)
         return model.logits(output.hidden), output.cache
 
     logits, cache = ask(toy.model, prompt, encode(toy.model, images), jnp.asarray(questions))
     assert cache.slots == prompt.tokens.shape[1] + 5 == int(cache.filled)
-    together = [row.more(question) for row in rows for question in questions]
-    images, prompt = batch_rows(together, toy.config)
+    combined = [row.more(question) for row in rows for question in questions]
+    images, prompt = batch_rows(combined, toy.config)
     want, _ = read(toy.model, prompt, encode(toy.model, images))
     np.testing.assert_allclose(logits, want[:, -5:], atol=TOLERANCE, rtol=0)
 

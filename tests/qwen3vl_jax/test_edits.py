@@ -13,8 +13,8 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from qwen3vl_jax.edits import Edits, Steer, Taps
-from qwen3vl_jax.generate import generate
-from qwen3vl_jax.sampling import Sampling
+from qwen3vl_jax.generation.decoding import generate
+from qwen3vl_jax.generation.sampling import Sampling
 
 from ..toys import IMAGE, Row, Toy, batch_rows, encode, follow, last_row, make_row, make_toy, raw_config, read
 
@@ -194,8 +194,8 @@ class TestMasks:
         def logits(heads: Array) -> Array:
             return read(toy.model, prompt, vision, Edits(steer=Steer(heads, keys, jnp.asarray([False]))))[0]
 
-        together = jax.jit(jax.vmap(logits))(heads)
-        for one, alone in zip(together, heads, strict=True):
+        combined = jax.jit(jax.vmap(logits))(heads)
+        for one, alone in zip(combined, heads, strict=True):
             np.testing.assert_allclose(one, logits(alone), atol=5e-5, rtol=0)
 
 

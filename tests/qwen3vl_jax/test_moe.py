@@ -17,7 +17,7 @@ from transformers import Qwen3VLMoeConfig
 
 from qwen3vl_jax.config import MOE, Config, Experts
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.grouped import TILE, grouped_matmul
+from qwen3vl_jax.grouped_matmul import TILE, grouped_matmul
 from qwen3vl_jax.moe import MoE
 from qwen3vl_jax.sharding import make_mesh, shardings
 from qwen3vl_jax.weights import Tensor, assemble, tensors

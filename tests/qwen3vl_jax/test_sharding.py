@@ -9,14 +9,14 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from gaze.score import panel_attention
+from gaze.discovery.scores import panel_attention
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Steer
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.generate import generate
+from qwen3vl_jax.generation.decoding import generate
+from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.sampling import Sampling
 from qwen3vl_jax.sharding import fetch, local_rows, make_mesh, mesh_of, sharding, shardings, split_axis, spread
 from qwen3vl_jax.weights import Tensor, assemble, tensors
 

@@ -1,0 +1,153 @@
+"""The command `gaze`."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.commands.options import MODES, Command, distributed_options, options
+from experiments.run import processes
+
+# JAX and transformers take seconds to import: each command imports its own work, and --help none.
+
+
+@click.group()
+def cli() -> None:
+    """Find the attention heads with which a vision-language model looks, and steer them."""
+
+
+@cli.command("ask")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("question")
+@click.option("--look-at", metavar="PANEL|x0,y0,x1,y1", help="Steer to a panel (from 1) or to a box in pixels.")
+@click.option("--panels", default=6, show_default=True, type=click.IntRange(1), help="Panels side by side in IMAGE.")
+@click.option("--heads", type=click.Path(path_type=Path), help="Head set or ranking; the testbed has its own.")
+@click.option("--top", type=click.IntRange(1), help="Use only the first so many heads.")
+@click.option(
+    "--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores."
+)
+@click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
+@click.option("--precision", type=click.Choice(["ordered", "uniform"]), default="ordered", show_default=True)
+@click.option(
+    "--decode-only", is_flag=True, help="Steer from the first decoded token on, not while the prompt is read."
+)
+@click.option("--max-new", default=128, show_default=True, type=click.IntRange(1), help="Longest answer in tokens.")
+@options("model", "dtype", "mesh")
+def ask_command(
+    image: Path,
+    question: str,
+    look_at: str | None,
+    panels: int,
+    heads: Path | None,
+    top: int | None,
+    strength: float,
+    mode: str,
+    precision: str,
+    decode_only: bool,
+    max_new: int,
+    model: str | None,
+    dtype: str | None,
+    mesh: str | None,
+) -> None:
+    """Answer QUESTION about IMAGE, word by word, looking where it likes or where it is told to."""
+    from experiments.commands.ask import Look, ask, parse_place
+
+    look = None
+    if look_at is not None:
+        look = Look(parse_place(look_at), panels, heads, top, strength, mode, precision, decode_only)
+    for piece in ask(model or "testbed", dtype, mesh, image, question, look, max_new):
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+def _run_folder(name: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help=f"Run folder, gone on with if it is there; runs/{name}-DATE-TIME without.",
+    )
+
+
+def _folder(out: Path | None, name: str) -> Path:
+    return out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@cli.command("discover")
+@_run_folder("discover")
+@options()
+@distributed_options
+def discover_command(out: Path | None, **given: Any) -> None:
+    """Find the gaze heads of a model, and choose how many of them to steer."""
+    from experiments.commands.evaluate import discover
+
+    discover(_folder(out, "discover"), given)
+
+
+@cli.command("evaluate")
+@_run_folder("evaluate")
+@options()
+@distributed_options
+def evaluate_command(out: Path | None, **given: Any) -> None:
+    """Steer with the heads that `gaze discover` found in the run folder, and compare with random heads and with all heads.
+
+    What is not given is as it was there. Without a run the heads are found first.
+    """
+    from experiments.commands.evaluate import evaluate
+
+    evaluate(_folder(out, "evaluate"), given)
+
+
+@cli.command("reproduce")
+@_run_folder("reproduce")
+@click.option(
+    "--all", "everything", is_flag=True, help="All nine experiments of the paper, in about half an hour on two cores."
+)
+@options()
+@distributed_options
+def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:
+    """Find the gaze heads, steer with them, and compare with random heads and with all heads."""
+    from experiments.commands.reproduce import ALL, SHORT, reproduce
+    from experiments.run.settings import resolve_settings
+
+    reproduce(_folder(out, "reproduce"), resolve_settings(given), ALL if everything else SHORT)
+
+
+@cli.command("diagnose")
+@click.argument("model", default="testbed")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder, or go on with it.")
+@options("dtype", "mesh", "strips", "photos", "draws", "k", "judge", "seed")
+@distributed_options
+def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) -> None:
+    """Does MODEL have gaze heads at all? Which, how stable, and what does steering with them cost?"""
+    from experiments.commands.diagnose import diagnose, show
+
+    found = diagnose(model, out, given)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        show(found)
+
+
+@cli.command("judge")
+@click.argument("out", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--judge", required=True, help="exact, first, caption, likelihood or chat:MODEL[@URL].")
+@click.option("--dry-run", is_flag=True, help="Count what a chat judge would be sent, and send nothing.")
+@options("mesh")
+@distributed_options
+def judge_command(out: Path, judge: str, dry_run: bool, mesh: str | None) -> None:
+    """Judge the saved answers of RUN once more, and write its results and report anew."""
+    from experiments.commands.reproduce import judge_again, rehearse
+
+    if dry_run:
+        click.echo(rehearse(out, judge))
+    else:
+        judge_again(out, judge, mesh)
+
+
+def main() -> None:
+    """Exit status: 0, 2 for input that cannot be used, 75 if another process is lost, 130 interrupted, 143 terminated."""
+    processes.main(cli, "gaze")

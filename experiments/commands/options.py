@@ -1,0 +1,88 @@
+"""The options that say what a run depends on and where it runs, the same for every command.
+
+What is not given is left to the presets.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.run.processes import Cluster, is_worker, join_cluster, share, supervise
+from qwen3vl_jax.errors import InputError
+
+MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
+
+COUNT, FEW = click.IntRange(1), click.IntRange(2)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": dict(help="A converted checkpoint, a Hugging Face folder or a hub name (default: testbed)."),
+    "mesh": dict(
+        metavar="data=D,model=M", help="Spread strips and weights over D x M devices; all on one device without."
+    ),
+    "dtype": dict(
+        type=click.Choice(["float32", "bfloat16"]), help="Compute in this; float32 on a CPU, else as stored, without."
+    ),
+    "strips": dict(help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
+    "discovery-strips": dict(help="Strips for discovery, if from elsewhere."),
+    "share": dict(is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
+    "discovery": dict(type=FEW, help="Strips that find the heads (default: 60)."),
+    "selection": dict(type=FEW, help="Strips that choose how many heads (default: 24)."),
+    "evaluation": dict(type=FEW, help="Strips to evaluate on (default: 60)."),
+    "heads": dict(help="Use this head set in place of the heads that are found."),
+    "k": dict(type=COUNT, help="Number of heads; chosen on the selection strips without."),
+    "draws": dict(type=COUNT, help="Random head sets to compare with (default: 10)."),
+    "strength": dict(type=float, help="Added to, or subtracted from, the attention scores (default: 10000)."),
+    "mode": dict(type=click.Choice(MODES), help="What is raised and what lowered (default: boost_suppress)."),
+    "precision": dict(type=click.Choice(["ordered", "uniform"]), help="(default: ordered)"),
+    "segment": dict(type=COUNT, help="Tokens of a part of a scheduled narration (default: 50; testbed 7)."),
+    "photos": dict(help="Pictures with boxes: testbed, or coco:ANNOTATIONS,FOLDER (default: testbed)."),
+    "images": dict(type=FEW, help="How many of them (default: 60)."),
+    "models": dict(multiple=True, help="Further checkpoints to compare with; may be given several times."),
+    "judge": dict(help="exact, first, caption, likelihood or chat:MODEL[@URL] (default: exact on the testbed)."),
+    "seed": dict(type=click.IntRange(0), help="(default: 0)"),
+}
+
+Command = Callable[..., Any]
+
+
+def options(*names: str) -> Callable[[Command], Command]:
+    """Gives a command some of the options, all of them without names."""
+
+    def give(command: Command) -> Command:
+        for name in reversed(names or tuple(OPTIONS)):
+            command = click.option(f"--{name}", **OPTIONS[name])(command)
+        return command
+
+    return give
+
+
+def distributed_options(command: Command) -> Command:
+    """Gives a command with --out, --mesh and --judge the options of a run of several processes, and makes it one of them."""
+
+    @click.option("--processes", metavar="auto|N", help="Run as one of N processes that do the same command together.")
+    @click.option("--process", type=int, help="Which one this is, from 0; it finds out by itself with `auto`.")
+    @click.option("--coordinator", metavar="HOST:PORT", help="Of process 0, any free port; likewise.")
+    @wraps(command)
+    def run(
+        processes: str | None, process: int | None, coordinator: str | None, out: Path | None, **given: Any
+    ) -> None:
+        if processes is None:
+            if process is not None or coordinator is not None:
+                raise InputError("--process and --coordinator are for several processes: give --processes N, too")
+            return command(out=out, **given)
+        cluster = Cluster(processes, process, coordinator)
+        if not given["mesh"]:
+            raise InputError("several processes share one model: give --mesh, as data=4,model=2")
+        if (given["judge"] or "").startswith("chat:"):
+            raise InputError(
+                "a chat judge is asked by one process: let `gaze judge` ask it afterwards, without --processes"
+            )
+        if not is_worker():
+            sys.exit(supervise())
+        with join_cluster(cluster) as scratch:
+            command(out=share(out, scratch), **given)
+
+    return run

@@ -1,0 +1,69 @@
+"""Runs experiments: each by itself as `python -m experiments.eN_NAME`, or one after the other into one report."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from experiments.commands.options import distributed_options, options
+from experiments.run import processes
+from experiments.run.records import write_json
+from experiments.run.run import Run
+from experiments.run.settings import resolve_settings
+from gaze.report.html import Chapter
+
+NAMES = (
+    "e1_discovery",
+    "e2_layers",
+    "e3_trajectories",
+    "e4_vqa",
+    "e5_static",
+    "e6_dynamic",
+    "e7_sweeps",
+    "e8_natural",
+    "e9_checkpoints",
+)
+
+
+def experiment(name: str) -> ModuleType:
+    """An experiment by its name, such as e4_vqa: a module with NUMBER, NAME, TITLE and three functions.
+
+    `collect(lab)` does all that needs the model and saves it; `sum_up(lab)` makes plain JSON of what is saved;
+    `chapter(lab, results)` tells it as a `gaze.report.html.Chapter`.
+    """
+    return import_module(f"experiments.paper.{name}")
+
+
+def perform(one: ModuleType, run: Run) -> Chapter:
+    """Runs an experiment, or the part of it that is not yet done, and writes its results.json."""
+    one.collect(run)
+    results = one.sum_up(run)
+    write_json(run.place(one.NAME) / "results.json", results)
+    chapter: Chapter = one.chapter(run, results)
+    return chapter
+
+
+def script(one: ModuleType) -> None:
+    """The command line of one experiment: `python -m experiments.eN_NAME --out RUN`."""
+
+    @click.command(help=one.__doc__)
+    @click.option(
+        "--out", required=True, type=click.Path(path_type=Path), help="Run folder; goes on where it was left."
+    )
+    @options()
+    @distributed_options
+    def command(out: Path, **given: Any) -> None:
+        run = Run(out, resolve_settings(given))
+        chapters = perform_all(run, [NAMES[0], one.NAME] if one.NUMBER != 1 else [one.NAME])
+        for finding in chapters[-1].findings:
+            click.echo(finding)
+
+    processes.main(command, one.NAME)
+
+
+def perform_all(run: Run, names: Sequence[str]) -> list[Chapter]:
+    """Runs experiments in their order."""
+    return [perform(experiment(name), run) for name in names]

@@ -1,0 +1,51 @@
+"""What the commands print: the heads that were found, and what steering with them does."""
+
+import json
+from typing import Any
+
+from rich.table import Table
+
+from experiments.run.formatting import interval, percent
+from experiments.run.run import Run
+
+
+def heads_table(run: Run, name: str) -> Table:
+    """The best heads by experiment 1."""
+    found = _results(run, name)
+    chosen = [tuple(head) for head in found["chosen"]]
+    shown = Table(title=f"Heads that look at the panel that is asked for, on {found['strips']} strips")
+    for column in ("head", "gaze", "95 % interval", "steered"):
+        shown.add_column(column, justify="right" if column in ("gaze", "95 % interval") else "left")
+    for one in found["top"]:
+        low, high = one["interval"]
+        steered = "yes" if (one["layer"], one["head"]) in chosen else ""
+        shown.add_row(f"L{one['layer']}H{one['head']}", f"{one['gaze']:.3f}", f"{low:.3f} to {high:.3f}", steered)
+    shown.caption = f"{len(chosen)} of {lab.shape[0] * lab.shape[1]} heads are steered."
+    return shown
+
+
+def steering_table(run: Run, name: str) -> Table:
+    """What a person wants to see first of experiment 4 or 5."""
+    results = _results(run, name)
+    found = results["conditions"]
+    question = results["unsteered"]["question"]
+    shown = Table(title=f'"{question}" steered to each panel, {lab.settings.evaluation} strips')
+    for column in ("heads", "describes the chosen panel", "95 % interval", "answers"):
+        shown.add_column(column, justify="left" if column == "heads" else "right")
+    names = {
+        "gaze": f"{found['gaze']['k']} gaze heads",
+        "random": f"as many random heads, {len(found['random']['against']['accuracies'])} draws",
+        "all": f"all {found['all']['k']} heads",
+    }
+    for kind, label in names.items():
+        shown.add_row(label, percent(found[kind]["accuracy"]), interval(found[kind]), str(found[kind]["n"]))
+    if asked := found.get("asked"):
+        shown.caption = (
+            f"Asked for a panel by its number, unsteered, it is right in {percent(asked['accuracy'])} of {asked['n']}."
+        )
+    return shown
+
+
+def _results(run: Run, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.place(name) / "results.json").read_text(encoding="utf-8"))
+    return found

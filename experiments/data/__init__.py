@@ -1,0 +1,1 @@
+"""Where strips and photos come from."""

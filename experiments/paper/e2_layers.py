@@ -1,0 +1,223 @@
+"""Experiment 2, layer steering: in which layer the order of reading is decided (arXiv 2606.14703, section 4).
+
+Panels carry letters, and the model is asked for the letter of the k-th panel, plainly or with "Read the comic in reverse, " in
+front. The difference of the two means in the residual stream of the last prompt token is added back to plain questions, behind
+one layer at a time. The paper's wording of the question is not printed; ours is `LETTER`.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.commands.runner import script
+from experiments.data.sources import PURPOSES
+from experiments.paper.layer_steering import reverse_narration
+from experiments.paper.layer_steering.letter_probes import other_orders
+from experiments.paper.layer_steering.letter_task import (
+    Arrays,
+    Letters,
+    bounds,
+    collect_orders,
+    correct,
+    effects,
+    evaluated,
+    order_file,
+)
+from experiments.paper.layer_steering.panel_labels import LETTERS
+from experiments.paper.layer_steering.reverse_narration import paper_band
+from experiments.paper.reports import layers as layer_report
+from experiments.run.records import Records
+from experiments.run.run import Run
+from experiments.testbed.wordings import LETTERS as WORDINGS
+from gaze.prompts import LETTER, NOTEBOOK_NARRATION, REVERSE_NARRATION, REVERSE_PREFIX
+from gaze.report.html import Chapter
+from gaze.statistics import average
+
+NUMBER, NAME, TITLE = 2, "e2_layers", "In which layer is the order of reading decided?"
+
+COUNTS = (6, 4, 3)
+"""Panels of a strip; the first makes the direction that is tried on all else."""
+ORDERS = 12
+"""Reading orders beyond the reverse, of the 718 that there are."""
+KINDS = ("normal", "reverse", "other")
+
+
+def collect(run: Run) -> None:
+    place = run.place(NAME)
+    six = letters(run, COUNTS[0])
+    known, places = six["direction"], six["places"]
+    for panels in COUNTS[1:]:
+        letters(run, panels, known)
+    collect_orders(run, COUNTS[0], ORDERS, place / "orders")
+    for number, template in enumerate(WORDINGS.paraphrases):
+        run.saved(place / "wordings" / f"{number}.npz", partial(reworded, run, known, places, template))
+    reverse_narration.collect(run, NAME, known, places[:, 0])
+
+
+def sum_up(run: Run) -> dict[str, Any]:
+    """Everything by layer; the layers that single numbers are given for are chosen on selection strips."""
+    layers = {name: chosen(run, name) for name in ("reverse", "places")}
+    return {
+        **run.provenance(LETTER),
+        "prefix": REVERSE_PREFIX,
+        "labels": LETTERS,
+        "strips": {purpose: len(run.pictures(purpose)) for purpose in PURPOSES},
+        "shared": run.sources["discovery"].shared,
+        "layers": run.shape[0],
+        "gaze_layers": sorted({layer for layer, _ in run.heads().heads}),
+        "chosen": layers,
+        "panels": {str(panels): by_layer(run, panels, layers) for panels in COUNTS},
+        "orders": orders(run, layers),
+        "wordings": wordings(run, layers),
+        "narration": narration(run),
+        "skipped_lines": run.skipped,
+        "failed_verdicts": len(run.failed),
+    }
+
+
+def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+    six = letters(run, COUNTS[0])
+    return layer_report.chapter(NUMBER, NAME, TITLE, results, six["points"], six["first points"])
+
+
+def letters(run: Run, panels: int, known: np.ndarray | None = None) -> Arrays:
+    """What letter probes of one number of panels gave, see `experiments.paper.layer_steering.letter_task.Letters.collect`."""
+    return run.saved(run.place(NAME) / f"letters-{panels}.npz", lambda: Letters(run, panels).collect(known))
+
+
+def reworded(run: Run, known: np.ndarray, places: np.ndarray, template: str) -> Arrays:
+    return Letters(run, COUNTS[0]).reworded(known, places, template)
+
+
+def chosen(run: Run, name: str) -> int:
+    """The layer that flips most answers about the selection strips; the middle of the paper's band if none can flip."""
+    found = effects(letters(run, COUNTS[0]), [f"selection {name}"], run.settings.seed, purpose="selection")
+    if not found:
+        band = paper_band(run.shape[0])
+        return band[len(band) // 2]
+    return int(max(found, key=lambda row: (row["flip"], row["difference"]))["layer"])
+
+
+def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> dict[str, Any]:
+    """What the directions do to strips of one number of panels."""
+    arrays, seed = letters(run, panels), run.settings.seed
+    draws = {name: [f"{name} {number}" for number in range(run.settings.draws)] for name in ("random", "random places")}
+    single = [name for name in ("reverse", "places", "known", "other") if f"pushed {name}: token" in arrays]
+    return {
+        "asked": {kind: share(right, seed) for kind, right in zip(KINDS, correct(arrays, "evaluation"), strict=True)},
+        "other_order": [panel + 1 for panel in Letters(run, panels).other],
+        "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
+        "pairs": int(evaluated(arrays).sum()),
+        "possible": int(np.not_equal(*arrays["evaluation: expected"][:2]).sum()),
+        **{name: effects(arrays, [name], seed) for name in single},
+        **{name: effects(arrays, some, seed) for name, some in draws.items()},
+        **{f"{name} draws": [flips(arrays, draw, seed) for draw in some] for name, some in draws.items()},
+        **{f"back {name}": effects(arrays, [f"back {name}"], seed, (1, 0)) for name in ("reverse", "places")},
+        "per_panel": {name: per_panel(arrays, name, layer, seed) for name, layer in layers.items()},
+        "difference_alone": alone(arrays),
+        "silhouette": arrays["silhouette"].tolist(),
+        "place_silhouette": arrays["place silhouettes"].mean(axis=0).tolist(),
+    }
+
+
+def flips(arrays: Arrays, name: str, seed: int) -> list[float]:
+    """The share of flips behind each layer."""
+    return [row["flip"] for row in effects(arrays, [name], seed)]
+
+
+def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[dict[str, Any]]:
+    """Flips behind one layer by the place that is asked for; places without pairs are left out."""
+    pairs = evaluated(arrays)
+    flip = arrays[f"pushed {name}: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
+    rows = []
+    for place in np.nonzero(pairs.any(axis=0))[0]:
+        strip = np.nonzero(pairs[:, place])[0]
+        found = average(flip[strip, place], strip, seed)
+        ends = bounds(found.low, found.high)
+        rows.append({"place": int(place) + 1, "flip": found.value, "interval": ends, "answers": len(strip)})
+    return rows
+
+
+def orders(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """For each other order how often the model can follow it, and how often its direction makes a plain answer do so."""
+    rows, seed = [], run.settings.seed
+    for order in other_orders(COUNTS[0], ORDERS, seed):
+        arrays = kept(order_file(run.place(NAME) / "orders", order))
+        rows.append(
+            {
+                "order": [panel + 1 for panel in order],
+                "asked": share(correct(arrays, "evaluation")[1], seed),
+                "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
+                **at(effects(arrays, ["order"], seed), layers["reverse"]),
+                "places": at(effects(arrays, ["places"], seed), layers["places"]).get("flip"),
+            }
+        )
+    return rows
+
+
+def wordings(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Other questions for the letter, pushed by the directions of the one question."""
+    rows, seed = [], run.settings.seed
+    for number, template in enumerate(WORDINGS.paraphrases):
+        arrays = kept(run.place(NAME) / "wordings" / f"{number}.npz")
+        normal, reverse = correct(arrays, "evaluation")
+        rows.append(
+            {
+                "question": template,
+                "asked": {"normal": share(normal, seed), "reverse": share(reverse, seed)},
+                **at(effects(arrays, ["reverse"], seed), layers["reverse"]),
+                "places": at(effects(arrays, ["places"], seed), layers["places"]).get("flip"),
+            }
+        )
+    return rows
+
+
+def narration(run: Run) -> dict[str, Any]:
+    """What became of the free narrations, and in which bands they were pushed."""
+    told = reverse_narration.strips(run, "evaluation")
+    rows = Records(run.place(NAME) / "answers.jsonl").rows()
+    return {
+        "questions": [NOTEBOOK_NARRATION, REVERSE_NARRATION],
+        "judge": run.judge.name,
+        "strips": len(told),
+        "bands": {name: list(reverse_narration.best_band(run, NAME, name)) for name in reverse_narration.DIRECTIONS}
+        | {"paper": list(paper_band(run.shape[0]))},
+        "conditions": reverse_narration.summaries(run, told, rows),
+    }
+
+
+def kept(path: Path) -> Arrays:
+    """What `collect` saved."""
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def at(found: Sequence[dict[str, Any]], layer: int) -> dict[str, Any]:
+    """The row of one layer; empty if nothing was measured."""
+    return found[layer] if found else {}
+
+
+def alone(arrays: Arrays) -> float | None:
+    """Mean logit difference (reverse minus normal letter) of plain questions that nothing is added to."""
+    pairs, expected = evaluated(arrays), arrays["evaluation: expected"]
+    if not pairs.any():
+        return None
+    there, here = (
+        np.take_along_axis(arrays["evaluation: scores"][0], expected[kind][..., None], axis=-1) for kind in (1, 0)
+    )
+    return float((there - here)[..., 0][pairs].mean())
+
+
+def share(right: np.ndarray, seed: int) -> dict[str, Any]:
+    """How often the answer is right, with its interval."""
+    strip = np.repeat(np.arange(len(right)), right.shape[1])
+    found = average(right.ravel(), strip, seed)
+    return {"value": found.value, "interval": bounds(found.low, found.high), "answers": found.answers}
+
+
+if __name__ == "__main__":
+    script(sys.modules[__name__])

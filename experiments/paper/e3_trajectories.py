@@ -1,0 +1,265 @@
+"""Experiment 3, trajectories: where heads look while the model narrates (arXiv 2606.14703, section 2; released script 02).
+
+The model writes its narration alone; then it is read once more and the attention of every head on every panel is kept, token
+by token for the gaze heads and the controls, line by line for all.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.commands.runner import script
+from experiments.paper.e1_discovery import by_strip
+from experiments.paper.reports.trajectories import WEIGHTS, report, staircases
+from experiments.paper.steering_study import nowhere
+from experiments.run.conditions import Condition
+from experiments.run.records import Row
+from experiments.run.run import Run, progress
+from experiments.run.settings import is_testbed
+from experiments.run.summaries import provenance
+from experiments.testbed.wordings import REVERSE_ORDER
+from gaze.discovery import narration_attention
+from gaze.discovery.narration_attention import Watched, watch
+from gaze.discovery.scores import CREDITS, per_strip
+from gaze.pictures.strips import Strip
+from gaze.prompts import NOTEBOOK_NARRATION, REVERSE_NARRATION, TRAJECTORY
+from gaze.report.html import Chapter, Plot
+from gaze.report.plots_time import trajectories
+from gaze.statistics import accuracy, against_controls, correlation, spearman
+from gaze.text_spans import TextSpan, narrated, token_ends
+
+NUMBER, NAME, TITLE = 3, "e3_trajectories", "Where the heads look while the model narrates"
+STRIPS = 8
+"""Strips that are watched, and saved, at once."""
+BINS = 8
+"""Steps of a line in the figures."""
+
+
+class Narration(NamedTuple):
+    """A way to ask for a narration, and whether it goes through the strip backwards."""
+
+    question: str
+    backwards: bool
+
+    def order(self, panels: int) -> list[int]:
+        return [*range(panels)][:: -1 if self.backwards else 1]
+
+
+NUMBERED = {
+    "forward": Narration(TRAJECTORY, False),
+    "reverse": Narration(REVERSE_ORDER.paraphrases[0], True),
+}
+FREE = {
+    "forward, no numbers": Narration(NOTEBOOK_NARRATION, False),
+    "reverse, no numbers": Narration(REVERSE_NARRATION, True),
+}
+
+
+def narrations(run: Run) -> dict[str, Narration]:
+    """The numbered narrations, and those without numbers of a model that is known to give each panel one sentence."""
+    return NUMBERED | (FREE if is_testbed(run.settings.model) else {})
+
+
+def collect(run: Run) -> None:
+    strips = run.pictures("evaluation")
+    asked = narrations(run)
+    room = run.settings.narration
+    run.generate(NAME, strips, [Condition(name, one.question, room, nowhere(strips)) for name, one in asked.items()])
+    rows = run.answers(NAME)
+    starts = range(0, len(strips), STRIPS)
+    with progress("watching narrations", len(asked) * len(starts)) as done:
+        for name, one in asked.items():
+            said = _of(rows, name)
+            for start in starts:
+                some = slice(start, start + STRIPS)
+                run.saved(_file(run, name, start), partial(_watched, run, one, strips[some], said[some]))
+                done(1)
+
+
+def sum_up(run: Run) -> dict[str, Any]:
+    rows = run.answers(NAME)
+    asked = narrations(run)
+    found = {name: _narration(run, name, one, _of(rows, name)) for name, one in asked.items()}
+    return {
+        "judge": run.judge.name,
+        "heads": [list(head) for head in run.heads().heads],
+        "draws": run.settings.draws,
+        "narrations": found,
+        "generation": _generation(run),
+        "skipped_lines": run.skipped,
+        "failed_verdicts": len(run.failed),
+    }
+
+
+def watched(run: Run, name: str) -> dict[str, np.ndarray]:
+    """What is saved of a narration, of all strips.
+
+    `lines` [strip, token]: the panel of each token's line; `ends` [strip, token] and `length`, see `gaze.text_spans`;
+    for each of `WEIGHTS` the means over the gaze heads, then each draw of controls, "mass/sets" [strip, set, token, panel], and
+    of every head "mass/lines" [strip, line, layer, head, panel].
+    """
+    starts = range(0, len(run.pictures("evaluation")), STRIPS)
+    parts = [dict(np.load(_file(run, name, start))) for start in starts]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def _file(run: Run, name: str, start: int) -> Any:
+    return run.place(NAME) / name.replace(", ", "_").replace(" ", "_") / f"{start:05}.npz"
+
+
+def _of(rows: Sequence[Row], name: str) -> list[Row]:
+    return [row for row in rows if row["condition"] == name]
+
+
+def _watched(run: Run, narration: Narration, strips: Sequence[Strip], rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """What is saved of some strips."""
+    room, size = run.settings.narration, min(STRIPS, run.settings.evaluation)
+    decode = run.processor.tokenizer.decode
+    ends = [token_ends(partial(decode, skip_special_tokens=True), row["tokens"]) for row in rows]
+    order = narration.order(len(strips[0]))
+    told = [narrated(row["text"], end, order) for row, end in zip(rows, ends, strict=True)]
+    lines = narration_attention.line_of_token(told, room)
+    said = [np.array(row["tokens"], np.int32) for row in rows]
+    found = watch(run.model, run.processor, strips, narration.question, said, room, size)
+    return {
+        "lines": lines.astype(np.int8),
+        "ends": np.stack([np.pad(end, (0, room - len(end))) for end in ends]),
+        "length": np.array([len(end) for end in ends], np.int32),
+        **_reduced(run, found, lines),
+    }
+
+
+def _reduced(run: Run, found: Watched, lines: np.ndarray) -> dict[str, np.ndarray]:
+    heads = run.heads()
+    sets = np.stack([one.to_mask(*run.shape) for one in (heads, *run.controls(heads))])
+    kept = {}
+    for weight in WEIGHTS:
+        mass = getattr(found, weight)
+        kept[f"{weight}/sets"] = narration_attention.averaged(mass, sets).astype(np.float16)
+        kept[f"{weight}/lines"] = narration_attention.by_line(mass, lines).astype(np.float16)
+    return kept
+
+
+def _narration(run: Run, name: str, narration: Narration, rows: Sequence[Row]) -> dict[str, Any]:
+    """One way of narrating: whether the lines are right, and where the heads look during them."""
+    strips, saved = run.pictures("evaluation"), watched(run, name)
+    order = narration.order(len(strips[0]))
+    ends = [end[:length] for end, length in zip(saved["ends"], saved["length"], strict=True)]
+    told = [narrated(row["text"], end, order) for row, end in zip(rows, ends, strict=True)]
+    return {
+        **provenance({**rows[0], "judge": run.judge.name}),
+        "order": [panel + 1 for panel in order],
+        "strips": len(strips),
+        "lines": len(strips) * len(order),
+        "lines_found": sum(map(len, told)),
+        "lines_right": _right(run, rows, told, order),
+        **{weight: _looking(run, saved, weight, order) for weight in WEIGHTS},
+    }
+
+
+def _right(
+    run: Run, rows: Sequence[Row], told: Sequence[Mapping[int, TextSpan]], order: Sequence[int]
+) -> dict[str, Any]:
+    """Share of lines that describe their own panel; a line that is not there does not."""
+    wanted = [(number, panel) for number in range(len(rows)) for panel in order]
+    texts = [told[number][panel].text if panel in told[number] else "" for number, panel in wanted]
+    strips = [rows[number]["strip"] for number, _ in wanted]
+    found = run.verdicts(run.pictures("evaluation"), list(zip(strips, texts, strict=True)))
+    hit = np.array([said == panel for said, (_, panel) in zip(found, wanted, strict=True)])
+    estimate = accuracy(hit, np.array([number for number, _ in wanted]), run.settings.seed)
+    return {"accuracy": estimate.value, "interval": [estimate.low, estimate.high], "n": hit.size, "strips": len(rows)}
+
+
+def _looking(run: Run, saved: Mapping[str, np.ndarray], weight: str, order: Sequence[int]) -> dict[str, Any]:
+    """The staircase of gaze heads and controls, and its numbers."""
+    seed, lines = run.settings.seed, saved["lines"].astype(np.int32)
+    sets = saved[f"{weight}/sets"].astype(np.float32).transpose(1, 0, 2, 3)
+    looked = [narration_attention.attended(narration_attention.line_mass(one, lines)) for one in sets]
+    known = looked[0] >= 0
+    strip, panel = np.nonzero(known)
+    hits = np.stack([one[known] == panel for one in looked])
+    begun = narration_attention.first_token(lines, len(order))
+    gaze = accuracy(hits[0], strip, seed)
+    return {
+        "own_panel": {
+            "accuracy": gaze.value,
+            "interval": [gaze.low, gaze.high],
+            "n": gaze.answers,
+            "strips": gaze.strips,
+        },
+        "against": asdict(against_controls(hits[0], hits[1:], strip, seed)),
+        "with_panel": [_correlated(one, np.broadcast_to(np.arange(len(order)), one.shape), seed) for one in looked],
+        "with_time": [_correlated(one, begun, seed) for one in looked],
+        "stairs": narration_attention.stairs(sets[0], lines, order, BINS).tolist(),
+        "control_stairs": narration_attention.stairs(sets[1:].mean(axis=0), lines, order, BINS).tolist(),
+    }
+
+
+def _correlated(looked: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
+    """Rank correlation, over the lines of each strip, of the panel that is looked at with something else."""
+    values = [spearman(one[row >= 0], row[row >= 0]) for one, row in zip(other, looked, strict=True)]
+    return asdict(correlation(values, np.arange(len(values)), seed))
+
+
+def _generation(run: Run) -> dict[str, Any]:
+    """Scores as in discovery, from the lines of the forward narration in place of questions about panels."""
+    saved, heads = watched(run, "forward"), run.heads()
+    chosen = heads.to_mask(*run.shape) > 0
+    whole = narration_attention.complete(saved["mass/lines"])
+    return {
+        "strips": int(whole.sum()),
+        "incomplete": int((~whole).sum()),
+        "scores": {
+            f"{name}{', by value' if weight == 'value_mass' else ''}": _compared(
+                per_strip(saved[f"{weight}/lines"][whole].astype(np.float32), credit).mean(axis=0),
+                by_strip(run, name).mean(axis=0) if weight == "mass" else None,
+                chosen,
+            )
+            for weight in WEIGHTS
+            for name, credit in CREDITS.items()
+        }
+        if whole.any()
+        else {},
+    }
+
+
+def _compared(narrating: np.ndarray, asked: np.ndarray | None, chosen: np.ndarray) -> dict[str, Any]:
+    """Scores while narrating beside those of discovery (None if there are none of this kind)."""
+    last = np.sort(narrating.ravel())[-chosen.sum()]  # heads that tie with the last of the best are among them
+    gap = {"narrating": narrating, "asked": asked}
+    means = {
+        name: None
+        if scores is None
+        else {"gaze": float(scores[chosen].mean()), "others": float(scores[~chosen].mean())}
+        for name, scores in gap.items()
+    }
+    return {**means, "shared": int((narrating[chosen] >= last).sum()), "k": int(chosen.sum())}
+
+
+def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+    found = {name: results["narrations"][name] for name in narrations(run)}
+    plots = [*staircases(found, BINS), *_one_strip(run)]
+    return report(found, results["generation"], (NUMBER, NAME, TITLE), plots)
+
+
+def _one_strip(run: Run) -> list[Plot]:
+    """The first strip that has a line about every panel, token by token."""
+    saved = watched(run, "forward")
+    whole = np.flatnonzero(narration_attention.complete(saved["mass/lines"]))
+    if not whole.size:
+        return []
+    first = whole[0]
+    tokens = slice(0, int(saved["length"][first]))
+    sets = saved["mass/sets"][first, :, tokens].astype(np.float32)
+    lines = {"gaze heads": sets[0], "random heads, mean of draws": sets[1:].mean(axis=0)}
+    figure = trajectories(lines, saved["lines"][first, tokens].astype(np.int32))
+    name = run.pictures("evaluation")[first].name
+    return [Plot("one_strip", figure, f"One narration, strip {name}; orange while the text is about the panel.")]
+
+
+if __name__ == "__main__":
+    script(sys.modules[__name__])

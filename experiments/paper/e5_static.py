@@ -1,0 +1,50 @@
+"""Experiment 5, static narration: "this panel", steered to each panel (arXiv 2606.14703, section 3; script 04)."""
+
+import sys
+from typing import Any
+
+from experiments.commands.runner import script
+from experiments.paper import steering_study
+from experiments.run.conditions import NOWHERE, Aim, Condition
+from experiments.run.run import Run
+from gaze.prompts import DISCOVERY, ORDINALS, STATIC, fill
+from gaze.report.html import Chapter, Compared
+
+NUMBER, NAME, TITLE = 5, "e5_static", '"This panel": which one does the model mean?'
+
+STORY = (
+    'Nothing in the question says which panel is meant by "this panel". Left alone, the model has its own idea. With its gaze '
+    "heads held to a panel, it means that one."
+)
+PAPER = (
+    Compared("gaze heads describe the target panel (8B, 100 heads)", "79.4%; a replication 70.6 to 71.1%", ""),
+    Compared("as many other heads", "5.6% (one draw); a replication 4 to 70% over 33 draws", ""),
+    Compared("all heads", "0.5%", ""),
+)
+
+
+def collect(run: Run) -> None:
+    strips = run.pictures("evaluation")
+    asked = [
+        Condition(
+            f"asked {panel + 1}",
+            fill(DISCOVERY, panel),
+            run.settings.static,
+            [[Aim(panel, NOWHERE)]] * len(strips),
+            tags={"kind": "asked"},
+        )
+        for panel in range(len(ORDINALS))
+    ]
+    steering_study.collect(run, NAME, STATIC, run.settings.static, asked)
+
+
+def sum_up(run: Run) -> dict[str, Any]:
+    return steering_study.sum_up(run, NAME)
+
+
+def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+    return steering_study.chapter(run, results, NUMBER, NAME, TITLE, STORY, PAPER)
+
+
+if __name__ == "__main__":
+    script(sys.modules[__name__])

@@ -1,0 +1,273 @@
+"""Experiment 8, natural images: the gaze held to an object's box, and the question which object is there.
+
+The heads are those found on strips: nothing is learnt from pictures like these (arXiv 2606.14703, section 3; the paper's code
+for COCO was not released). An answer hits if the category that it names first, of those in the picture, is that of the box.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+from experiments.commands.runner import script
+from experiments.data.coco import Coco, names_object, read_coco
+from experiments.paper.reports import natural as natural_report
+from experiments.paper.steering_study import controls, every_panel, nowhere
+from experiments.run.conditions import Condition
+from experiments.run.models import TESTBED
+from experiments.run.records import Row
+from experiments.run.run import Run
+from experiments.run.summaries import provenance
+from experiments.testbed.coco import write_coco
+from gaze.judges.outcomes import Outcome, count, is_junk, outcome
+from gaze.pictures.alignment import centred, token_grid
+from gaze.pictures.strips import Photo
+from gaze.prompts import PART_OBJECT
+from gaze.report.html import Chapter
+from gaze.report.plots_pictures import boxes as draw_boxes
+from gaze.statistics import Estimate, accuracy, against_controls, difference, group_accuracy
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.new_folder import new_folder
+
+NUMBER, NAME, TITLE = 8, "e8_natural", "Pictures without panels: held to an object, does the model name it?"
+
+DRAWN = ("random", "paper", "all")
+"""The kinds of heads to compare with."""
+TOKENS = (1, 2, 3, 5, 9, 17)
+"""Where the classes of numbers of image tokens of a box begin."""
+JUDGE = "names the category"
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """All boxes of all photos in a row.
+
+    Attributes:
+      picture: the number of its photo.
+      size: COCO's class of its object.
+      tokens: how many image tokens it has.
+      centred: whether it holds the centre of one; if not, it has the one that it overlaps most.
+    """
+
+    picture: Int[np.ndarray, " box"]
+    size: Shaped[np.ndarray, " box"]
+    tokens: Int[np.ndarray, " box"]
+    centred: Bool[np.ndarray, " box"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The answers of one condition, one for each box.
+
+    Attributes:
+      row: one of them, for where they come from.
+      exact: whether it is the name of the category and nothing else.
+    """
+
+    row: Row
+    hit: Bool[np.ndarray, " box"]
+    exact: Bool[np.ndarray, " box"]
+    outcomes: list[Outcome]
+
+
+def pictures(run: Run) -> Coco:
+    """The photos of a run; on the testbed drawn, written as COCO's files in the run's folder, and read from there.
+
+    Raises InputError for another `photos`, and as `read_coco`.
+    """
+    spec, given = run.settings.photos, run.settings
+    if spec == TESTBED:
+        folder = run.place(NAME) / "pictures"
+        if not folder.exists():
+            with new_folder(folder) as partial:
+                write_coco(partial, given.seed, given.images)
+        return _read(folder / "instances.json", folder / "images", given.images, given.seed)
+    kind, _, places = spec.partition(":")
+    annotations, comma, images = places.rpartition(",")
+    if kind != "coco" or not comma:
+        raise InputError(f"--photos {spec} names no pictures with boxes: give testbed or coco:ANNOTATIONS,FOLDER")
+    return _read(Path(annotations), Path(images), given.images, given.seed)
+
+
+@lru_cache(maxsize=1)
+def _read(annotations: Path, images: Path, limit: int, seed: int) -> Coco:
+    return read_coco(annotations, images, limit=limit, seed=seed)
+
+
+def collect(run: Run) -> None:
+    coco, heads, length = pictures(run), run.heads(), run.settings.brief
+    aims, sets = every_panel(coco.photos), controls(run, heads)
+    conditions = [
+        Condition("unsteered", PART_OBJECT, length, nowhere(coco.photos)),
+        Condition("gaze", PART_OBJECT, length, aims, heads),
+        *(
+            Condition(f"{kind} {draw}", PART_OBJECT, length, aims, drawn, tags={"kind": kind, "draw": draw})
+            for kind in DRAWN
+            for draw, drawn in enumerate(sets[kind])
+        ),
+    ]
+    run.generate(NAME, coco.photos, conditions)
+    all_boxes(run, coco)
+
+
+def all_boxes(run: Run, coco: Coco) -> Boxes:
+    """The boxes of the photos that `pictures` gave; what needs the model's processor is kept."""
+    photos = coco.photos
+
+    def count_tokens() -> dict[str, np.ndarray]:
+        settings = run.processor.settings
+        cells = [photo.cells(token_grid(photo, settings), settings.merge_size).sum(axis=1) for photo in photos]
+        inside = [centred(photo, box, settings) for photo in photos for box in photo.boxes]
+        return {"tokens": np.concatenate(cells), "centred": np.array(inside)}
+
+    found = run.saved(run.place(NAME) / "boxes.npz", count_tokens)
+    size = np.array([one for sizes in coco.sizes for one in sizes])
+    return Boxes(np.repeat(np.arange(len(photos)), [*map(len, photos)]), size, found["tokens"], found["centred"])
+
+
+def sum_up(run: Run) -> dict[str, Any]:
+    seed, coco = run.settings.seed, pictures(run)
+    boxes, scored = all_boxes(run, coco), score(run, coco.photos)
+    drawn = {kind: [one for one in scored.values() if one.row.get("kind") == kind] for kind in DRAWN}
+    gaze, alone = scored["gaze"], scored["unsteered"]
+    conditions = {
+        kind: _condition(some, boxes, seed) for kind, some in {"gaze": [gaze], **drawn, "unsteered": [alone]}.items()
+    }
+    for kind in ("random", "paper"):
+        each = np.stack([one.hit for one in drawn[kind]])
+        conditions[kind]["against"], conditions[kind]["against_by_size"] = _against(gaze.hit, each, boxes, seed)
+    prior, prior_by_size = _over(gaze.hit, alone.hit, boxes, seed)
+    return {
+        "photos": run.settings.photos,
+        "pictures": len(coco.photos),
+        "boxes": {
+            "all": boxes.size.size,
+            **{one: int(np.sum(boxes.size == one)) for one in np.unique(boxes.size).tolist()},
+        },
+        "left_out": {
+            "objects too small": coco.below,
+            "crowds": coco.crowds,
+            "pictures without objects": coco.empty,
+            "unusable": len(coco.skipped),
+        },
+        "tokens": {
+            "least": int(boxes.tokens.min()),
+            "median": float(np.median(boxes.tokens)),
+            "most": int(boxes.tokens.max()),
+            "centreless": int(np.sum(~boxes.centred)),
+        },
+        "conditions": conditions,
+        "over_unsteered": prior,
+        "over_unsteered_by_size": prior_by_size,
+        "skipped_lines": run.skipped,
+    }
+
+
+def score(run: Run, photos: Sequence[Photo]) -> dict[str, Scored]:
+    """The answers of each condition; the unsteered answer to a picture counts for each of its boxes."""
+    by_name = {photo.name: photo for photo in photos}
+    groups = by_condition(run)
+    alone = {row["strip"]: row for row in groups["unsteered"]}
+    groups["unsteered"] = [
+        {**alone[photo.name], "target": target + 1} for photo in photos for target in range(len(photo))
+    ]
+    return {
+        name: _scored(rows, [by_name[row["strip"]] for row in rows], [alone[row["strip"]]["text"] for row in rows])
+        for name, rows in groups.items()
+    }
+
+
+def by_condition(run: Run) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in run.answers(NAME):
+        groups.setdefault(row["condition"], []).append(row)
+    return groups
+
+
+def named(photo: Photo, text: str, target: int) -> int | None:
+    """The box whose category a text names first, from 0: the target if its category is that one; None if none is named."""
+    found = None if is_junk(text) else names_object(text, photo.captions)
+    return target if found is not None and photo.captions[found] == photo.captions[target] else found
+
+
+def _scored(rows: Sequence[Row], photos: Sequence[Photo], unsteered: Sequence[str]) -> Scored:
+    outcomes, exact = [], []
+    for row, photo, alone in zip(rows, photos, unsteered, strict=True):
+        text, target = row["text"], row["target"] - 1
+        outcomes.append(outcome(text, named(photo, text, target), target, alone, named(photo, alone, target)))
+        exact.append(text.strip().rstrip(".").lower() == photo.captions[target].lower())
+    hit = np.array([one.kind == "hit" for one in outcomes])
+    return Scored({**rows[0], "judge": JUDGE}, hit, np.array(exact), outcomes)
+
+
+def _condition(some: Sequence[Scored], boxes: Boxes, seed: int) -> dict[str, Any]:
+    """The numbers of a kind of heads, over all its draws."""
+    hit, picture = np.concatenate([one.hit for one in some]), np.tile(boxes.picture, len(some))
+    first = np.array(TOKENS)[np.searchsorted(TOKENS, boxes.tokens, side="right") - 1]
+    groups = {"by_size": boxes.size, "by_tokens": first}
+    return {
+        **provenance(some[0].row),
+        **_share(accuracy(hit, picture, seed)),
+        **{
+            name: {
+                one: _share(found)
+                for one, found in group_accuracy(hit, np.tile(group, len(some)), picture, seed).items()
+            }
+            for name, group in groups.items()
+        },
+        "exact": float(np.mean([one.exact for one in some])),
+        "outcomes": asdict(count([found for one in some for found in one.outcomes])),
+    }
+
+
+def _against(
+    gaze: Bool[np.ndarray, " box"], draws: Bool[np.ndarray, "draw box"], boxes: Boxes, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The gaze heads among draws of others, over all boxes and by size."""
+    by_size = {
+        name: asdict(against_controls(gaze[some], draws[:, some], boxes.picture[some], seed))
+        for name, some in _sizes(boxes).items()
+    }
+    return asdict(against_controls(gaze, draws, boxes.picture, seed)), by_size
+
+
+def _over(
+    gaze: Bool[np.ndarray, " box"], alone: Bool[np.ndarray, " box"], boxes: Boxes, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How much more often the gaze heads hit than the model left alone, over all boxes and by size."""
+
+    def gap(some: Bool[np.ndarray, " box"]) -> dict[str, Any]:
+        picture = boxes.picture[some]
+        return asdict(difference(gaze[some], picture, alone[some], picture, seed))
+
+    return gap(np.ones_like(gaze)), {name: gap(some) for name, some in _sizes(boxes).items()}
+
+
+def _sizes(boxes: Boxes) -> dict[str, Bool[np.ndarray, " box"]]:
+    return {str(name): boxes.size == name for name in np.unique(boxes.size)}
+
+
+def _share(found: Estimate) -> dict[str, Any]:
+    return {"accuracy": found.value, "interval": [found.low, found.high], "n": found.answers, "strips": found.strips}
+
+
+def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+    groups = by_condition(run)
+    alone = {row["strip"]: row["text"] for row in groups["unsteered"]}
+    shown = [photo for photo in pictures(run).photos if len(photo) > 1][:EXAMPLES]
+    examples = {}
+    for photo in shown:
+        rows = [row for row in groups["gaze"] if row["strip"] == photo.name]
+        said = [(row["text"], named(photo, row["text"], row["target"] - 1) == row["target"] - 1) for row in rows]
+        examples[photo.name] = draw_boxes(photo.image, photo.boxes, PART_OBJECT, alone[photo.name], said)
+    return natural_report.chapter(results, NUMBER, NAME, TITLE, TOKENS, examples)
+
+
+if __name__ == "__main__":
+    script(sys.modules[__name__])

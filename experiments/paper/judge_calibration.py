@@ -1,0 +1,133 @@
+"""How far the judges can be trusted: each is shown captions whose panel is known, and then judges the same answers."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from experiments.run.formatting import percent
+from experiments.run.records import write_json
+from experiments.run.run import Run
+from gaze.judges.by_name import make_judge
+from gaze.judges.judge import Judge, agreement, calibrate
+from gaze.report.html import Chapter, Plot, Table
+from gaze.report.plots_compare import picks
+
+NUMBER, NAME, TITLE = 10, "judge_calibration", "How far can the judges be trusted?"
+
+FREE = ("exact", "caption", "likelihood")
+"""Judges that cost nothing and need no network."""
+STRIPS = 32
+
+
+def collect(run: Run) -> None:
+    """Calibrates the run's judge and, where captions are known, the free ones."""
+    strips = run.pictures("evaluation")[:STRIPS]
+    if not all(strip.captions for strip in strips):
+        return
+    for name in dict.fromkeys((run.settings.judge, *FREE)):
+        judge = make_judge(name, run.likelihood)
+        path = _file(run, judge)
+        if not path.exists():
+            write_json(
+                path,
+                {"judge": judge.name, "version": judge.version, **asdict(calibrate(judge, strips, run.settings.seed))},
+            )
+
+
+def sum_up(run: Run) -> dict[str, Any]:
+    found = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.place(NAME).glob("calibration-*.json"))
+    ]
+    rows = [row for row in run.answers("e5_static") if row["condition"] in ("gaze", "unsteered", "all 0", "random 0")]
+    strips = run.pictures("evaluation")
+    said = {}
+    for one in found:
+        other = run.with_judge(one["judge"])
+        said[one["judge"]] = other.verdicts(strips, [(row["strip"], row["text"]) for row in rows])
+    mine = said.get(run.judge.name)
+    return {
+        "judge": run.judge.name,
+        "strips": min(STRIPS, len(strips)),
+        "judges": found,
+        "answers": len(rows),
+        "kappa": {name: None if mine is None else agreement(mine, other) for name, other in said.items()},
+    }
+
+
+def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+    judges = results["judges"]
+    panels = len(judges[0]["picks"]) if judges else 0
+    findings = [
+        f"The {one['judge']} judge knows {percent(one['accuracy'])} of {one['captions']} true captions, "
+        f"{percent(one['shuffled_accuracy'])} "
+        f"with the panels in another order, and its worst panel {percent(min(one['per_panel']))}: it "
+        + ("passes" if one["passed"] else "does not pass")
+        + " (0.9 overall in either order, 0.8 for every panel)."
+        for one in judges
+    ]
+    rows = [
+        [
+            one["judge"],
+            one["version"],
+            percent(one["accuracy"]),
+            percent(one["shuffled_accuracy"]),
+            *(percent(value) for value in one["per_panel"]),
+            *one["picks"],
+            one["abstained"],
+            one["failed"],
+            "–" if one["strangers"] is None else percent(one["strangers"]),
+            _kappa(results["kappa"].get(one["judge"])),
+        ]
+        for one in judges
+    ]
+    columns = (
+        "judge",
+        "version",
+        "captions known",
+        "shuffled",
+        *(f"panel {n + 1}" for n in range(panels)),
+        *(f"picked {n + 1}" for n in range(panels)),
+        "abstained",
+        "failed",
+        "strangers attributed",
+        "kappa",
+    )
+    shares = {one["judge"]: np.array(one["picks"]) / max(sum(one["picks"]), 1) for one in judges}
+    plot = [
+        Plot(
+            "picks",
+            picks(shares, [str(n + 1) for n in range(panels)]),
+            "Which panels the judges name when every panel is right equally often.",
+        )
+    ]
+    return Chapter(
+        NUMBER,
+        NAME,
+        TITLE,
+        "Someone has to say which panel an answer describes. Before a judge's word counts, it is shown captions whose "
+        "panel is known: "
+        "a judge with a favourite panel, or none that it can tell, would make any steering look good or bad.",
+        findings or ["These strips have no captions, so no judge could be calibrated."],
+        plots=plot if judges else [],
+        tables=[
+            Table(
+                "Calibration",
+                columns,
+                rows,
+                f"Kappa: agreement with the {results['judge']} judge on {results['answers']} answers of experiment 5.",
+            )
+        ]
+        if judges
+        else [],
+        caveats=[] if judges else ["No judge was calibrated: read every accuracy with care."],
+    )
+
+
+def _file(run: Run, judge: Judge) -> Any:
+    return run.place(NAME) / f"calibration-{judge.name.replace('/', '-')}-{judge.version}.json"
+
+
+def _kappa(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,1 @@
+"""How each experiment is told: figures, tables and sentences."""

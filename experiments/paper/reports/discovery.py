@@ -1,0 +1,176 @@
+"""How experiment 1 is told: the figures, tables and sentences of discovery."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from experiments.run.formatting import line, percent
+from gaze.discovery.scores import CREDITS, Scores
+from gaze.report import plots_heads
+from gaze.report.html import Chapter, Compared, Plot, Table
+from gaze.report.plots import sweep
+
+STORY = (
+    "Six questions about each comic ask for its first, second, ..., sixth panel. A gaze head is an attention head that "
+    "looks "
+    "at the panel that was asked about, from the last word before the answer. Nothing is changed in the model."
+)
+RAW = (
+    "A raw score also counts attention that ignores the question: a head that spreads a mass m over six panels has m/6. "
+    "Selectivity, lift and routing in the table do not."
+)
+
+
+def chapter(
+    results: dict[str, Any],
+    scores: Scores,
+    attention: Float[np.ndarray, "question layer heads panel"],
+    null: Float[np.ndarray, "draw layer heads"],
+    place: tuple[int, str, str],
+) -> Chapter:
+    """The chapter; `null` are scores under shuffled questions, `place` its number, name and title."""
+    chosen = [(layer, head) for layer, head in results["chosen"]]
+    best, stability = results["top"][0], results["scores"]["gaze"]["stability"]
+    return Chapter(
+        *place,
+        STORY,
+        _findings(results, chosen),
+        _plots(results, chosen, scores, attention, null),
+        _tables(results, len(chosen)),
+        compared=[
+            Compared("score of the best head (8B, 500 strips)", "above 0.5; a replication 0.23", f"{best['gaze']:.3f}"),
+            Compared("halves agree on the top 100", "a replication 91 to 97 of 100", percent(stability["overlap"])),
+            Compared("layers of the chosen heads (8B: 36)", "20 to 28; a replication 30 of 100 there", _layers(chosen)),
+        ],
+        caveats=[
+            *(
+                ["Discovery and evaluation share strips, as told: the other chapters are optimistic."]
+                * results["shared"]
+            ),
+            *([f"{len(results['skipped'])} comics could not be read and were replaced."] * bool(results["skipped"])),
+            RAW,
+        ],
+    )
+
+
+def _findings(results: dict[str, Any], chosen: Sequence[tuple[int, int]]) -> list[str]:
+    best, raw = results["top"][0], results["scores"]["gaze"]
+    stability, (low, high) = raw["stability"], best["interval"]
+    names = ", ".join(f"L{layer}H{head}" for layer, head in chosen[:12]) + ", ..." * (len(chosen) > 12)
+    p = results["nulls"]["relabelled questions"]["p_any"]
+    return [
+        f"The best head is L{best['layer']}H{best['head']}: {best['gaze']:.3f} of its attention is on the panel asked "
+        "about "
+        f"({low:.3f} to {high:.3f} over {results['strips']} strips).",
+        f"{len(chosen)} heads are steered from here on, {names}, "
+        + ("chosen on strips of their own." if results["curve"] else "as given."),
+        f"Their mean score is {raw['real']:.3f}, under shuffled questions {raw['null']:.3f}. That any head of this "
+        "model is "
+        f"above chance has p = {p:.4f} by relabelling the questions (family-wise).",
+        f"Random halves of the strips agree on {percent(stability['overlap'])} of the best {stability['count']} heads "
+        f"(chance {percent(stability['chance'])}).",
+    ]
+
+
+def _plots(
+    results: dict[str, Any],
+    chosen: Sequence[tuple[int, int]],
+    scores: Scores,
+    attention: Float[np.ndarray, "question layer heads panel"],
+    null: Float[np.ndarray, "draw layer heads"],
+) -> list[Plot]:
+    top = [(row["layer"], row["head"], row["gaze"]) for row in results["top"][:8]]
+    matrices = np.stack([attention[:, layer, head] for layer, head, _ in top])
+    found = [
+        Plot(
+            "scores", plots_heads.score_map(scores, chosen), "Gaze score of every head; the chosen ones are outlined."
+        ),
+        Plot(
+            "matrices",
+            plots_heads.panel_matrices(matrices, top, chosen),
+            "Attention of the best heads: the panel that is asked about by the panel that is looked at.",
+        ),
+        Plot(
+            "depth", plots_heads.depth_profile(scores, chosen), "Scores by layer: how deep in the model the heads lie."
+        ),
+        Plot(
+            "null",
+            plots_heads.score_distribution(scores, null),
+            "Scores beside those under shuffled questions, where a head keeps its love of a panel and loses the question.",
+        ),
+    ]
+    if curve := results["curve"]:
+        heads, blind = line("gaze heads", "gaze", [row["k"] for row in curve], curve), 1 / attention.shape[-1]
+        figure = sweep([heads], "number of heads steered", {"blind pick": blind}, {"chosen": len(chosen)})
+        found.append(Plot("choice", figure, "How many heads: chosen on strips that serve nothing else."))
+    return found
+
+
+def _tables(results: dict[str, Any], count: int) -> list[Table]:
+    heads = [
+        [
+            f"L{row['layer']}H{row['head']}",
+            *(f"{row[name]:.3f}" for name in CREDITS),
+            "{:.3f} to {:.3f}".format(*row["interval"]),
+            f"{row['at_place']:.3f}",
+            f"{row['at_content']:.3f}",
+        ]
+        for row in results["top"]
+    ]
+    scored = [
+        [
+            name,
+            f"{one['real']:.3f}",
+            f"{one['null']:.3f}",
+            "–" if one["ratio"] is None else f"{one['ratio']:.1f}",
+            f"{one['p_any']:.4f}",
+            one["above"],
+            percent(one["stability"]["overlap"]),
+            f"{one['shared_with_gaze']} of {count}",
+        ]
+        for name, one in results["scores"].items()
+    ]
+    nulls = [
+        [
+            name,
+            f"{one['real']:.3f}",
+            f"{one['null']:.3f}",
+            f"{one['null_best']:.3f}",
+            f"{one['p_any']:.4f}",
+            one["above"],
+        ]
+        for name, one in results["nulls"].items()
+    ]
+    return [
+        Table(
+            "The best heads",
+            ("head", "gaze", "selectivity", "lift", "routing", "95 % of gaze", "at the place", "at the content"),
+            heads,
+            "The last two: the panels were put in another order; mass on the place asked about, and on what used to "
+            "stand there.",
+        ),
+        Table(
+            f"Four scores, each with its own best {count} heads",
+            ("score", "real", "shuffled", "ratio", "p (any head)", "heads above", "halves agree", "shared with gaze"),
+            scored,
+        ),
+        Table(
+            "Three nulls of the gaze score",
+            ("null", "real", "same heads", "best of null", "p (any head)", "heads above"),
+            nulls,
+        ),
+        Table(
+            "Heads that others look for",
+            ("ranking", "shared with gaze"),
+            [[name, f"{shared} of {count}"] for name, shared in results["baselines"].items()],
+            "Image Heads (MaskCD), and Localization Heads with the elbow read as in its code (index) and as in its "
+            "paper (value).",
+        ),
+    ]
+
+
+def _layers(heads: Sequence[tuple[int, int]]) -> str:
+    layers = sorted({layer for layer, _ in heads})
+    return f"all in layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"all in layer {layers[0]}"

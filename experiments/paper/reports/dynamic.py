@@ -1,0 +1,193 @@
+"""How experiment 6 is told: its figures, tables and sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.paper.reports.dynamic_tables import STEPS, Found, rho, tables, title_of
+from experiments.paper.schedule_adherence import READINGS
+from experiments.run.formatting import line, measure, percent, share
+from gaze.report.html import Chapter, Compared, Plot
+from gaze.report.plots import Line, Measure, Role, columns, conditions
+from gaze.report.plots_time import grid, switch_latency
+
+STORY = (
+    "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows "
+    "nothing of. If "
+    "they decide what is told, the text jumps with them. How often it does, and how soon, is held against what random "
+    "heads, "
+    "all heads and the model left alone make of the same schedules."
+)
+
+
+def report(results: dict[str, Any], number: int, name: str, title: str) -> Chapter:
+    """The chapter; every number in it stands in the results."""
+    found = results["conditions"]
+    return Chapter(
+        number,
+        name,
+        title,
+        STORY,
+        findings=[*_findings(results), *_moved_findings(results["moved"])],
+        plots=_plots(results),
+        tables=tables(results),
+        compared=_compared(found),
+        caveats=_caveats(results),
+    )
+
+
+def _findings(results: dict[str, Any]) -> list[str]:
+    found, random = results["conditions"], results["drawn"]["random, first token"]["readings"]["segment"]
+    gaze, alone = found["gaze, first token"], found["unsteered"]["readings"]["segment"]
+    strict = gaze["readings"]["segment"]
+    ahead = strict["beyond_unsteered"]
+    everything = found["all, first token"]["readings"]["segment"]
+    return [
+        f"With the gaze heads moved from the first token on, {share(strict)} of {strict['n']} segments describe their "
+        "panel, and "
+        f"what is told follows the schedule with ρ = {rho(strict['rho'])}. The unsteered narration meets the same "
+        "schedules in "
+        f"{percent(alone['accuracy'])} (ρ = {rho(alone['rho'])}), {100 * ahead['value']:.1f} points less "
+        f"({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}).",
+        f"Random heads of the same layers reach {percent(random['mean']['value'])} over {len(random['accuracies'])} draws "
+        f"({percent(random['lowest'])} to {percent(random['highest'])}), all heads {percent(everything['accuracy'])}.",
+        f"A reader who does not know the schedule finds the panels in its order in {share(gaze['blind'])} of places "
+        f"(ρ = {rho(gaze['blind']['rho'])}).",
+        _late(found["gaze, official"]["readings"], "words" if results["verbatim"] else "sentence"),
+        _turning(gaze["latency"]),
+    ]
+
+
+def _late(official: Found, soft: str) -> str:
+    """What the released script's steps do."""
+    strict, other = official["segment"], official[soft]
+    return (
+        f"With the released script's steps, which leave the first token alone and come a token late, {share(strict)} "
+        "of segments "
+        f"are right as they are cut (ρ = {rho(strict['rho'])}), and {share(other)} if {READINGS[soft]} is read instead "
+        f"(ρ = {rho(other['rho'])})."
+    )
+
+
+def _turning(latency: Found) -> str:
+    turned = latency["turned"]
+    if latency["median"] is None:
+        return f"The text never turns to the new panel after any of {turned['n']} switches."
+    return (
+        f"After a switch the text turns to the new panel within its segment in {share(turned)} of {turned['n']} cases, "
+        "after "
+        f"{latency['median']:g} tokens in the median ({latency['mean']:.1f} on average); in "
+        f"{percent(1 - turned['accuracy'])} it "
+        "never does."
+    )
+
+
+def _moved_findings(moved: Found | None) -> list[str]:
+    if moved is None:
+        return []
+    gaze, random = moved["gaze"], moved["random"]
+    others = [percent(random[name]["accuracy"]) for name in ("words_new", "words_old")]
+    return [
+        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, where the "
+        f"captions differ, are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and "
+        f"{others[1]}); one of the first three is the new panel's in {share(gaze['soon'])} of {gaze['soon']['n']} answers."
+    ]
+
+
+def _plots(results: dict[str, Any]) -> list[Plot]:
+    found = results["conditions"]
+    gaze = {f"gaze, {steps}": found[f"gaze, {steps}"] for steps in STEPS}
+    strict = found["gaze, first token"]["readings"]["segment"]
+    cells = np.array(strict["grid"], np.float64)
+    numbers = [str(number + 1) for number in range(len(cells))]
+    latency = {
+        title_of(name): np.array(one["latency"]["values"], np.float64)
+        for name, one in {**gaze, "unsteered": found["unsteered"]}.items()
+    }
+    what, chance = "segments that describe their panel", 1 / len(cells)
+    return [
+        Plot(
+            "conditions",
+            conditions(_measures(results, [*gaze]), chance, what),
+            "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single draws of "
+            "random heads; bars are 95 % intervals over strips.",
+        ),
+        Plot(
+            "schedule",
+            grid(cells, numbers, numbers, ("segment", "scheduled panel"), what),
+            "Hits of the gaze heads, first token steered too, by segment and panel. No panel is ever scheduled in its own place.",
+        ),
+        Plot("segments", columns(numbers, _by_segment(found), "segment", chance, what), "The same for each segment."),
+        Plot(
+            "latency",
+            switch_latency(latency, results["segment"]),
+            "How many tokens after a switch the text turns to the new panel, if it does before the next.",
+        ),
+    ]
+
+
+def _measures(results: dict[str, Any], gaze: Sequence[str]) -> list[Measure]:
+    """Gaze heads, then controls one draw by one, then what is no choice of heads."""
+    strict = {name: one["readings"]["segment"] for name, one in results["conditions"].items()}
+    drawn = {name: _as_found(one["readings"]["segment"]) for name, one in results["drawn"].items()}
+    order = [*gaze, *drawn, "code, first token", "all, first token", "unsteered"]
+    return [measure(title_of(name), _role(name), {**strict, **drawn}[name]) for name in order]
+
+
+def _by_segment(found: Mapping[str, Found]) -> list[Line]:
+    rows = {name: found[name]["readings"]["segment"]["per_segment"] for name in ("gaze, first token", "unsteered")}
+    return [line(title_of(name), _role(name), range(len(some)), some) for name, some in rows.items()]
+
+
+def _role(name: str) -> Role:
+    roles: dict[str, Role] = {"gaze": "gaze", "all": "all", "unsteered": "unsteered"}
+    return roles.get(name.partition(", ")[0], "random")
+
+
+def _as_found(among: Found) -> dict[str, Any]:
+    """A distribution over draws as a measured share."""
+    mean = among["mean"]
+    return {"accuracy": mean["value"], "interval": [mean["low"], mean["high"]], "against": among}
+
+
+def _compared(found: Mapping[str, Found]) -> list[Compared]:
+    official, ours = found["gaze, official"], found["gaze, first token"]
+    return [
+        Compared(
+            "ρ with the schedule, gaze heads, per segment",
+            "0.87",
+            _both(official, ours, lambda one: one["readings"]["segment"]["rho"]),
+        ),
+        Compared("ρ with the schedule, blind reader", "0.589", _both(official, ours, lambda one: one["blind"]["rho"])),
+        Compared(
+            "places in the schedule's order, blind reader",
+            "71.1%",
+            f"{percent(official['blind']['accuracy'])} (script's steps), {percent(ours['blind']['accuracy'])} (first "
+            "token too)",
+        ),
+    ]
+
+
+def _both(official: Found, ours: Found, pick: Any) -> str:
+    return f"{rho(pick(official))} (script's steps); {rho(pick(ours))} (first token too)"
+
+
+def _caveats(results: dict[str, Any]) -> list[str]:
+    found = results["conditions"]
+    strict = found["gaze, first token"]["readings"]["segment"]
+    worst = min(strict["per_segment"], key=lambda row: row["accuracy"])
+    junk = found["all, first token"]["readings"]["segment"]["outcomes"]["junk"]
+    turned = found["unsteered"]["latency"]["turned"]
+    panels = len(strict["per_segment"])
+    return [
+        "No panel is ever scheduled in its own place. So a text that goes through the strip from left to right meets "
+        "no segment, "
+        f"and its ρ is {-1 / (panels - 1):.2f} on average: heads that do nothing are there, not at a blind pick.",
+        f"The worst segment of the gaze heads, first token steered too, is segment {worst['segment']}: {share(worst)}.",
+        f"With all heads steered, {junk} of {strict['n']} segments are junk.",
+        f"The unsteered text would count as turning in {share(turned)} of switches: so much is chance.",
+        f"Segments have {results['segment']} tokens. Where that is a sentence, a schedule that comes a token late cuts "
+        "into the "
+        "next one, whose first word is still the old panel's; where segments hold several sentences, it costs little.",
+    ]

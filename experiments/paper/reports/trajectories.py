@@ -1,0 +1,182 @@
+"""How experiment 3 is told: its figures, tables and sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.run.formatting import percent, share, source
+from gaze.report.html import Chapter, Compared, Plot, Table
+from gaze.report.plots_time import Stairs, staircase
+
+STORY = (
+    "The model narrates the strip by itself, and we watch which panel each head looks at while each word is chosen. "
+    "Heads that "
+    "look at what is being told draw a staircase: panel 1 during the first line, panel 2 during the second, and so on."
+)
+WEIGHTS = {"mass": "attention", "value_mass": "by value"}
+"""Attention as it is, and weighted by the norm of what is attended to."""
+
+Found = Mapping[str, Any]
+
+
+def report(found: Mapping[str, Found], generation: Found, head: tuple[int, str, str], plots: Sequence[Plot]) -> Chapter:
+    """The chapter; every number in it stands in the results.
+
+    Args:
+      found: by narration.
+      generation: the scores while narrating.
+      head: number, name and title.
+    """
+    forward, reverse = found["forward"], found["reverse"]
+    ahead, back = (rho(one["mass"]["with_time"][0]) for one in (forward, reverse))
+    return Chapter(
+        *head,
+        STORY,
+        findings=[
+            _staircase("While narrating forwards", forward["mass"]),
+            _staircase("While narrating in reverse", reverse["mass"]),
+            f"Against the order in time the staircase goes up forwards ({ahead}) and down in reverse ({back}).",
+            *_again(generation),
+        ],
+        plots=plots,
+        tables=[_looking(found), _scores(generation), _made_with(found)],
+        compared=[
+            Compared(
+                "lines during which the heads look most at their panel: gaze heads, random heads",
+                "shown as a figure",
+                f"{percent(forward['mass']['own_panel']['accuracy'])}, "
+                f"{percent(forward['mass']['against']['mean']['value'])}",
+            )
+        ],
+        caveats=_caveats(found, generation),
+    )
+
+
+def staircases(found: Mapping[str, Found], bins: int) -> list[Plot]:
+    """Heat maps of every narration, with attention as it is and by value.
+
+    Args:
+      bins: steps of a line.
+    """
+    step = f"narration, {bins} steps a line"
+    return [
+        Plot(
+            "staircase",
+            staircase(_maps(found, "mass", bins), step),
+            "Attention on each panel while the strip is narrated, mean over strips with their lines laid over one "
+            "another. The "
+            "orange line is the panel that the text is to be about.",
+        ),
+        Plot(
+            "staircase_by_value",
+            staircase(_maps(found, "value_mass", bins), step, "attention × norm of values"),
+            "The same, each image token weighted by the norm of its value vector, as the paper's script does.",
+        ),
+    ]
+
+
+def rho(one: Found) -> str:
+    """A mean rank correlation with its interval, and in how many strips there is none."""
+    lost = f"undefined in {one['undefined']} of {one['defined'] + one['undefined']} strips"
+    if one["value"] is None:
+        return lost
+    more = f"; {lost}" if one["undefined"] else ""
+    return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f}{more})"
+
+
+def _maps(found: Mapping[str, Found], weight: str, bins: int) -> list[Stairs]:
+    return [
+        Stairs(f"{heads}, {name}", np.array(one[weight][stairs], np.float64), np.repeat(one["order"], bins) - 1)
+        for name, one in found.items()
+        for heads, stairs in (("gaze heads", "stairs"), ("random heads", "control_stairs"))
+    ]
+
+
+def _staircase(when: str, looked: Found) -> str:
+    against = looked["against"]
+    drawn = [draw["value"] for draw in looked["with_panel"][1:] if draw["value"] is not None]
+    draws = f"{min(drawn):.2f} to {max(drawn):.2f}" if drawn else "undefined"
+    return (
+        f"{when}, the gaze heads look most at the panel of the line in {share(looked['own_panel'])} of "
+        f"{looked['own_panel']['n']} lines, random heads of the same layers in {_drawn(against)} over "
+        f"{len(against['accuracies'])} draws. The rank correlation of the panel looked at with the panel of the line is "
+        f"{rho(looked['with_panel'][0])}, that of the draws {draws}."
+    )
+
+
+def _drawn(against: Found) -> str:
+    return f"{percent(against['mean']['value'])} ({percent(against['lowest'])} to {percent(against['highest'])})"
+
+
+def _again(generation: Found) -> list[str]:
+    if not generation["scores"]:
+        return []
+    gaze = generation["scores"]["gaze"]
+    asked, told = gaze["asked"]["gaze"], gaze["narrating"]["gaze"]
+    return [
+        f"Scored while narrating, with lines in place of questions, {gaze['shared']} of the {gaze['k']} gaze heads are "
+        "again "
+        f"among the best {gaze['k']}; their mean score is {told:.3f}, {told / asked:.2f} times that of discovery "
+        f"({asked:.3f})."
+    ]
+
+
+def _looking(found: Mapping[str, Found]) -> Table:
+    rows = [
+        [
+            name,
+            label,
+            share(one[weight]["own_panel"]),
+            _drawn(one[weight]["against"]),
+            rho(one[weight]["with_panel"][0]),
+            rho(one[weight]["with_time"][0]),
+            f"{one['lines_found']} of {one['lines']}",
+            share(one["lines_right"]),
+        ]
+        for name, one in found.items()
+        for weight, label in WEIGHTS.items()
+    ]
+    columns = ("narration", "weight", "own panel first", "random heads", "ρ with the line's panel", "ρ with time")
+    return Table(
+        "The staircase in numbers",
+        (*columns, "lines", "lines that describe their panel"),
+        rows,
+        "Random heads: mean and range of the draws. ρ: Spearman correlation over the lines of a strip, mean over strips.",
+    )
+
+
+def _scores(generation: Found) -> Table:
+    rows: list[list[str | float]] = []
+    for name, one in generation["scores"].items():
+        told, asked = one["narrating"], one["asked"] or {"gaze": np.nan, "others": np.nan}
+        ratio = (told["gaze"] - told["others"]) / (asked["gaze"] - asked["others"])
+        shared = f"{one['shared']} of {one['k']}"
+        rows.append([name, told["gaze"], told["others"], asked["gaze"], asked["others"], ratio, shared])
+    columns = ("score", "gaze heads, narrating", "others", "gaze heads, asked", "others, asked")
+    return Table(
+        "Scores while narrating and in discovery",
+        (*columns, "gap, narrating over asked", "gaze heads among the best"),
+        rows,
+        f"{generation['strips']} strips with a line about every panel. While narrating: the mean over all tokens of a "
+        "line, the "
+        "panel's number included, where a head may have nothing to look for.",
+    )
+
+
+def _made_with(found: Mapping[str, Found]) -> Table:
+    return Table("What was asked", ("narration", "made with"), [[name, source(one)] for name, one in found.items()])
+
+
+def _caveats(found: Mapping[str, Found], generation: Found) -> list[str]:
+    unwritten = {name: one["lines"] - one["lines_found"] for name, one in found.items()}
+    lost = [f"{count} of {found[name]['lines']} {name}" for name, count in unwritten.items() if count]
+    left_out = f"Lines that were never written cannot be watched and are left out of the staircase: {'; '.join(lost)}."
+    incomplete = f"{generation['incomplete']} narrations lack a line and are left out of the scores while narrating."
+    other = [name for name, one in found.items() if one["lines_right"]["accuracy"] < 0.5]
+    return [
+        *(f"The model does not narrate as asked ({name}): most of its lines are about other panels." for name in other),
+        *[left_out] * bool(lost),
+        *[incomplete] * bool(generation["incomplete"]),
+        "Attention is that of the pass that chooses a token; a word of several tokens may be decided with its first.",
+    ]

@@ -1,0 +1,249 @@
+"""Narrations that were to follow a schedule, as judges read them: segment by segment, blindly, and from switch to switch."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from experiments.run.records import Records, Row
+from experiments.run.run import Run
+from gaze.judges.outcomes import count, is_junk, outcome
+from gaze.statistics import Estimate, accuracy, against_controls, average, correlation, difference, follows
+from gaze.steering import schedules
+from gaze.steering.schedules import CONVENTIONS, CutNarration, Order
+from gaze.text_spans import token_ends
+
+READINGS = {
+    "segment": "the text of the segment's own tokens, wherever they cut (the paper's)",
+    "sentence": "the whole sentence whose middle is in the segment",
+    "words": "the caption nearest to that sentence, word by word",
+}
+VERBATIM = ("exact", "first")
+"""Judges for models that repeat captions word for word, for which words can be compared too."""
+
+
+@dataclass(frozen=True)
+class ScheduledNarration:
+    """One narration beside its schedule; panels count from 0.
+
+    Attributes:
+      order: the panel scheduled for each segment.
+      texts, panels: for each of `READINGS` that was made, what was read of each segment and the panel that it describes.
+      visited: the panels in the order in which a reader who does not know the schedule finds them; None if not read so.
+      latency: for each switch the tokens until the text turns to the new panel; None if it does not.
+    """
+
+    order: Order
+    texts: dict[str, list[str]]
+    panels: dict[str, list[int | None]]
+    visited: list[int] | None
+    latency: list[int | None]
+
+
+def verbatim(run: Run) -> bool:
+    return run.settings.judge in VERBATIM
+
+
+def pin(run: Run, name: str, rows: Sequence[Row]) -> None:
+    """Saves where in its text each token of each answer stands, so that texts can be cut without the tokenizer."""
+    records = Records(_ends_file(run, name))
+    chunks: dict[str, list[Row]] = {}
+    for row in rows:
+        chunks.setdefault(row["chunk"], []).append(row)
+    for key in records.missing(chunks):
+        decode = partial(run.processor.tokenizer.decode, skip_special_tokens=True)
+        records.add({key: [{"ends": token_ends(decode, row["tokens"]).tolist()} for row in chunks[key]]})
+    records.finish([*chunks])
+
+
+def read(
+    run: Run, name: str, rows: Sequence[Row], orders: Sequence[Order], full: Sequence[bool]
+) -> list[ScheduledNarration]:
+    """Reads answers of an experiment, all of them, in their order.
+
+    Args:
+      orders: the schedule of each.
+      full: whether sentences of an answer are judged too, or its segments only.
+    """
+    pinned = Records(_ends_file(run, name)).rows(dict.fromkeys(row["chunk"] for row in rows))
+    ends = [np.array(row["ends"], np.int32) for row in pinned]
+    length, delays = run.settings.segment, [CONVENTIONS[row["convention"]].delay for row in rows]
+    told = [
+        schedules.cut(row["text"], end, length, len(order), delay)
+        for row, end, order, delay in zip(rows, ends, orders, delays, strict=True)
+    ]
+    said = _judged(run, rows, told, full)
+    by_name = {picture.name: picture for picture in run.pictures("evaluation")}
+    found = []
+    for row, end, order, delay, cut, whole in zip(rows, ends, orders, delays, told, full, strict=True):
+        verdict = partial(_verdict, said, row["strip"])
+        captions = by_name[row["strip"]].captions if verbatim(run) else ()
+        panels = {"segment": [*map(verdict, cut.segments)]}
+        texts = {"segment": cut.segments}
+        if whole:
+            panels["sentence"], texts["sentence"] = [*map(verdict, cut.central)], cut.central
+        if captions:
+            panels["words"] = [schedules.nearest(text, captions) if text else None for text in cut.central]
+            texts["words"] = cut.central
+        sentences = [verdict(one.text) for one in cut.sentences] if whole else None
+        visited = None if sentences is None else schedules.visits(sentences)
+        latency = _latencies(cut, end, order, length, delay, captions, sentences)
+        found.append(ScheduledNarration(order, texts, panels, visited, latency))
+    return found
+
+
+def summed(some: Sequence[ScheduledNarration], seed: int) -> dict[str, Any]:
+    """The numbers of one condition, whose narrations are about different strips."""
+    strip = np.arange(len(some))
+    numbers: dict[str, Any] = {"readings": {name: _reading(some, name, seed) for name in some[0].panels}}
+    if all(one.visited is not None for one in some):
+        matches = [schedules.blind_match(one.order, one.visited or []) for one in some]
+        numbers["blind"] = {
+            **shared(average(np.array([match for match, _ in matches]), strip, seed)),
+            "rho": asdict(correlation([rho for _, rho in matches], strip, seed)),
+            "visits": float(np.mean([len(one.visited or []) for one in some])),
+        }
+    if some[0].latency:
+        numbers["latency"] = _turning(some, seed)
+    return numbers
+
+
+def beside(
+    gaze: Sequence[ScheduledNarration], other: Sequence[ScheduledNarration], name: str, seed: int
+) -> dict[str, Any]:
+    """How much more often the gaze heads' segments describe their panel, on the same strips."""
+    hits, others = hit(gaze, name), hit(other, name)
+    return asdict(difference(hits.ravel(), _strips(hits), others.ravel(), _strips(others), seed))
+
+
+def among(
+    gaze: Sequence[ScheduledNarration], draws: Sequence[Sequence[ScheduledNarration]], name: str, seed: int
+) -> dict[str, Any]:
+    """The gaze heads among draws of controls, segment by segment, and each draw's rank correlation."""
+    hits = hit(gaze, name)
+    found = against_controls(hits.ravel(), np.stack([hit(one, name).ravel() for one in draws]), _strips(hits), seed)
+    return {**asdict(found), "rho": [_correlated(one, name, seed) for one in draws]}
+
+
+def counted(some: Sequence[ScheduledNarration], name: str) -> dict[str, int]:
+    """What became of the segments; see `gaze.judges.outcomes.Counts`."""
+    outcomes = [
+        outcome(text, panel, int(target))
+        for one in some
+        for text, panel, target in zip(one.texts[name], one.panels[name], one.order, strict=True)
+    ]
+    return asdict(count(outcomes))
+
+
+def hit(some: Sequence[ScheduledNarration], name: str) -> Bool[np.ndarray, "strip segment"]:
+    """Which segments describe the panel that they were to."""
+    return np.array(
+        [[panel == wanted for panel, wanted in zip(one.panels[name], one.order, strict=True)] for one in some]
+    )
+
+
+def shared(found: Estimate) -> dict[str, Any]:
+    """A share as all results have it."""
+    return {"accuracy": found.value, "interval": [found.low, found.high], "n": found.answers, "strips": found.strips}
+
+
+def _ends_file(run: Run, name: str) -> Any:
+    return run.place(name) / "ends.jsonl"
+
+
+def _judged(
+    run: Run, rows: Sequence[Row], told: Sequence[CutNarration], full: Sequence[bool]
+) -> dict[tuple[str, str], int | None]:
+    """What the run's judge says of all the texts that are needed, by strip and text. Junk and empty texts describe none."""
+    wanted: dict[tuple[str, str], None] = {}
+    for row, cut, whole in zip(rows, told, full, strict=True):
+        sentences = [*cut.central, *(one.text for one in cut.sentences)] if whole else []
+        wanted |= dict.fromkeys(
+            (row["strip"], text) for text in [*cut.segments, *sentences] if text and not is_junk(text)
+        )
+    return dict(zip(wanted, run.verdicts(run.pictures("evaluation"), [*wanted]), strict=True))
+
+
+def _verdict(said: dict[tuple[str, str], int | None], strip: str, text: str) -> int | None:
+    return said.get((strip, text))
+
+
+def _latencies(
+    cut: CutNarration,
+    ends: np.ndarray,
+    order: Order,
+    segment: int,
+    delay: int,
+    captions: Sequence[str],
+    sentences: Sequence[int | None] | None,
+) -> list[int | None]:
+    """Of every switch; none where neither words nor sentences are known."""
+    found = []
+    for number, panel in enumerate(order.tolist()):
+        begin = number * segment + delay
+        if not number:
+            continue
+        if captions:
+            found.append(schedules.word_latency(cut.sentences, ends, captions, panel, begin, begin + segment))
+        elif sentences is not None:
+            found.append(schedules.sentence_latency(cut.sentences, sentences, panel, begin, begin + segment))
+    return found
+
+
+def _reading(some: Sequence[ScheduledNarration], name: str, seed: int) -> dict[str, Any]:
+    hits = hit(some, name)
+    wanted, strips = np.stack([one.order for one in some]), _strips(hits)
+    segment = np.broadcast_to(np.arange(hits.shape[1]), hits.shape)
+    panels = np.unique(wanted)
+    return {
+        **shared(accuracy(hits.ravel(), strips, seed)),
+        "per_segment": [
+            {"segment": int(one) + 1, **shared(accuracy(hits[segment == one], strips[segment.ravel() == one], seed))}
+            for one in range(hits.shape[1])
+        ],
+        "per_panel": [
+            {"panel": int(one) + 1, **shared(accuracy(hits[wanted == one], strips[wanted.ravel() == one], seed))}
+            for one in panels
+        ],
+        "grid": _grid(hits, wanted),
+        "rho": _correlated(some, name, seed),
+        "outcomes": counted(some, name),
+    }
+
+
+def _correlated(some: Sequence[ScheduledNarration], name: str, seed: int) -> dict[str, Any]:
+    """Rank correlation of what segments describe with the schedule, strip by strip."""
+    values = [follows(one.order, schedules.numbers(one.panels[name])) for one in some]
+    return asdict(correlation(values, np.arange(len(some)), seed))
+
+
+def _grid(
+    hits: Bool[np.ndarray, "strip segment"], wanted: Int64[np.ndarray, "strip segment"]
+) -> list[list[float | None]]:
+    """Share of hits by segment and panel; None where a panel was never scheduled."""
+    cells = []
+    for segment in range(hits.shape[1]):
+        some = [hits[wanted[:, segment] == panel, segment] for panel in range(hits.shape[1])]
+        cells.append([float(one.mean()) if one.size else None for one in some])
+    return cells
+
+
+def _turning(some: Sequence[ScheduledNarration], seed: int) -> dict[str, Any]:
+    """How soon, and whether, the text turns to the new panel."""
+    values = [value for one in some for value in one.latency]
+    strips = np.repeat(np.arange(len(some)), [len(one.latency) for one in some])
+    turned = np.array([value is not None for value in values])
+    soon = np.array([value for value in values if value is not None], np.float64)
+    return {
+        "turned": shared(accuracy(turned, strips, seed)),
+        "median": float(np.median(soon)) if soon.size else None,
+        "mean": float(soon.mean()) if soon.size else None,
+        "values": values,
+    }
+
+
+def _strips(hits: Bool[np.ndarray, "strip segment"]) -> Int64[np.ndarray, " answer"]:
+    return np.repeat(np.arange(len(hits)), hits.shape[1])

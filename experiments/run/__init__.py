@@ -1,0 +1,1 @@
+"""A run folder: settings, records, numbers."""

@@ -1,0 +1,65 @@
+"""Ways of asking and steering, as data: what is asked, where each answer is to look, with which heads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from gaze.heads import HeadSet
+from gaze.steering.masks import schedule
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where one answer is to look: its target (from 0, None if it has none) and the region of each step.
+
+    See `gaze.steering.masks.schedule`; `Aim.at(2)` looks at region 2 all along.
+    """
+
+    target: int | None
+    steps: Int32[np.ndarray, " step"]
+
+    @classmethod
+    def at(cls, target: int) -> "Aim":
+        return cls(target, schedule([(0, target)]))
+
+
+NOWHERE = np.full(1, -1, np.int32)
+"""The steps of an answer that is not steered."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way of asking and steering, for many pictures.
+
+    Attributes:
+      name: unique within the experiment.
+      question: one for all pictures, or one each.
+      aims: for each picture the answers to make, all of the same number of steps.
+      heads: None leaves the model alone.
+      strength, mode, precision: the run's own if None.
+      rows: see `gaze.steering.masks.ROWS`.
+      tags: what else each row of output shall say.
+    """
+
+    name: str
+    question: str | Sequence[str]
+    max_new: int
+    aims: Sequence[Sequence[Aim]]
+    heads: HeadSet | None = None
+    strength: float | None = None
+    mode: str | None = None
+    precision: str | None = None
+    rows: str = "all"
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+def alike(conditions: Sequence[Condition]) -> list[list[int]]:
+    """Numbers of the conditions that ask the same and for as long."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, condition in enumerate(conditions):
+        asked = condition.question if isinstance(condition.question, str) else tuple(condition.question)
+        groups.setdefault((asked, condition.max_new), []).append(number)
+    return [*groups.values()]

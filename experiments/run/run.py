@@ -1,0 +1,335 @@
+"""What every experiment stands on: a model, pictures, gaze heads, and a run folder in which nothing is made twice.
+
+RUN/settings.json        what the run depends on; another run may not go on in this folder
+RUN/eN_NAME/             answers.jsonl, arrays, results.json of one experiment
+RUN/heads.json           the gaze heads that experiment 1 found
+RUN/verdicts/            what each judge made of which text
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from convert.convert import to_orbax
+from experiments.commands.ask import stop_tokens
+from experiments.data.sources import PURPOSES, Purpose, Source, open_source
+from experiments.run.claims import claim
+from experiments.run.conditions import Aim, Condition, alike
+from experiments.run.meshes import open_mesh
+from experiments.run.models import TESTBED, open_model, revision, source
+from experiments.run.processes import agree, several
+from experiments.run.records import Records, Row, write_json
+from experiments.run.settings import Settings
+from gaze.heads import HeadSet, random_heads
+from gaze.judges.by_name import check_judge, make_judge
+from gaze.judges.judge import Failed, Item, Judge
+from gaze.judges.likelihood import Likelihood
+from gaze.judges.outcomes import is_junk
+from gaze.pictures.padding_buckets import SHAPES, buckets, shapes
+from gaze.pictures.strips import Picture, Strip
+from gaze.steering import engine as asking
+from gaze.steering.engine import Request
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.generation.sampling import Sampling
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing.processor import Processor
+
+PICTURES = 12
+"""Pictures of a chunk, the part of the work that is saved at once."""
+BATCH = 96
+"""Texts that are judged at once."""
+
+
+class Run:
+    """A run. The model is opened when it is first needed: what is saved can be summed up without it."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder, self.settings = folder.absolute(), settings
+        check_judge(settings.judge)
+        self.mesh = open_mesh(settings.mesh)
+        self._drawn: dict[Purpose, list[Strip]] = {}
+        self.skipped = 0
+        self.failed: list[str] = []
+        claim(self.folder, settings)
+
+    @cached_property
+    def model(self) -> Qwen3VL:
+        return self._opened[0]
+
+    @cached_property
+    def processor(self) -> Processor:
+        return self._opened[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(layers, heads per layer)."""
+        shape: tuple[int, int] = tuple(self._model_facts["shape"])
+        return shape
+
+    @property
+    def revision(self) -> str:
+        """Which weights these are, as `experiments.run.models.revision`."""
+        return str(self._model_facts["revision"])
+
+    @cached_property
+    def sources(self) -> dict[Purpose, Source]:
+        """Where the strips of each purpose come from; one source deals to several purposes what they do not share."""
+        given = self.settings
+        specs = {purpose: given.strips for purpose in PURPOSES}
+        if given.discovery_strips is not None:
+            specs["discovery"] = given.discovery_strips
+        opened = {}
+        for spec in dict.fromkeys(specs.values()):
+            counts = {purpose: getattr(given, purpose) for purpose in PURPOSES if specs[purpose] == spec}
+            opened[spec] = open_source(spec, given.seed, counts, given.share)
+        return {purpose: opened[spec] for purpose, spec in specs.items()}
+
+    def place(self, name: str) -> Path:
+        """The folder of one experiment."""
+        place = self.folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    def pictures(self, purpose: Purpose) -> list[Strip]:
+        """The strips of one purpose: "discovery", "selection" or "evaluation"."""
+        if purpose not in self._drawn:
+            self._drawn[purpose] = self.sources[purpose].draw(purpose, getattr(self.settings, purpose))
+        return self._drawn[purpose]
+
+    def heads(self) -> HeadSet:
+        """The gaze heads of this run."""
+        path = self.folder / "heads.json"
+        if not path.exists():
+            raise InputError(f"{self.folder} has no heads yet: run experiment 1, discovery, in it first")
+        return HeadSet.load(path)
+
+    def ranking(self) -> HeadSet:
+        """All heads, best gaze score first."""
+        return HeadSet.load(self.folder / "ranking.json")
+
+    def controls(self, like: HeadSet) -> list[HeadSet]:
+        """Random head sets with as many heads in each layer, and none of those heads."""
+        rng = np.random.default_rng([self.settings.seed, 1])
+        return [random_heads(rng, like, like.heads, self.shape) for _ in range(self.settings.draws)]
+
+    def saved(self, path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Arrays of the file `path` (.npz), made and written whole if it is not there."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.partial")
+            try:
+                with partial.open("wb") as file:
+                    np.savez(file, allow_pickle=False, **make())
+            except OSError as error:
+                partial.unlink(missing_ok=True)
+                raise InputError(f"cannot write {path} ({error.strerror}): make room and start again") from error
+            partial.replace(path)
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    def generate(self, name: str, pictures: Sequence[Picture], conditions: Sequence[Condition]) -> list[Row]:
+        """All answers of an experiment, in order of chunk, condition, picture and aim; those already saved are read.
+
+        Chunks are always the same, and conditions that share one way of asking are answered together, so that a run that
+        was interrupted ends as one that was not.
+        """
+        records = Records(self.place(name) / "answers.jsonl")
+        parts = [(kind, kind[n : n + PICTURES]) for kind in _by_size(pictures) for n in range(0, len(kind), PICTURES)]
+        keys = [[f"{condition.name}/{part[0]}" for condition in conditions] for _, part in parts]
+        jobs = [key for part in keys for key in part]
+        if len({*jobs}) < len(jobs):
+            raise ValueError(f"two conditions of {name} have one name")
+        agree((records.missing(jobs), [condition.heads for condition in conditions]))
+        with progress(name, len(jobs), len(jobs) - len(records.missing(jobs))) as done:
+            for (kind, part), mine in zip(parts, keys, strict=True):
+                for combined in alike(conditions):
+                    if missing := records.missing(mine[number] for number in combined):
+                        made = self._answer(pictures, kind, part, [conditions[number] for number in combined])
+                        rows = {mine[number]: some for number, some in zip(combined, made, strict=True)}
+                        records.add({key: rows[key] for key in missing})
+                        done(len(missing))
+        records.finish(jobs)
+        return records.rows()
+
+    def answers(self, name: str) -> list[Row]:
+        """The answers of an experiment as they are saved; lines spoiled since they were made are counted in `skipped`."""
+        records = Records(self.place(name) / "answers.jsonl")
+        self.skipped += records.skipped
+        return records.rows()
+
+    def judged(self, pictures: Sequence[Picture], rows: Sequence[Row]) -> list[Row]:
+        """The rows with the region (`panel`, from 1) that each text describes, None if none, and who says so.
+
+        Junk describes nothing, whatever a judge makes of it.
+        """
+        found = self.verdicts(pictures, [(row["strip"], row["text"]) for row in rows])
+        return [
+            {**row, "panel": None if region is None or is_junk(row["text"]) else region + 1, "judge": self.judge.name}
+            for row, region in zip(rows, found, strict=True)
+        ]
+
+    def verdicts(self, pictures: Sequence[Picture], texts: Sequence[tuple[str, str]]) -> list[int | None]:
+        """Which region (from 0) each text describes, None if none; `texts` are (name of the picture, text).
+
+        A text that this very judge has judged before is not judged again. One that it failed on counts as None, is told on
+        stderr, and is tried again next time.
+        """
+        judge = self.judge
+        records = Records(self.folder / "verdicts" / f"{judge.name.replace('/', '-')}-{judge.version}.jsonl")
+        by_name = {picture.name: picture for picture in pictures}
+        keys = [_key(by_name[name], text) for name, text in texts]
+        wanted = dict(zip(keys, texts, strict=True))
+        missing = records.missing(wanted)
+        with progress(f"{judge.name} judge", len(wanted), len(wanted) - len(missing)) as done:
+            for start in range(0, len(missing), BATCH):
+                some = missing[start : start + BATCH]
+                found = judge([Item(by_name[wanted[key][0]], wanted[key][1]) for key in some])
+                rows = {key: self._verdict(*wanted[key], said) for key, said in zip(some, found, strict=True)}
+                records.add({key: [row] for key, row in rows.items() if row})
+                done(len(some))
+        records.finish(sorted(records.keys()))
+        said = {row["chunk"]: row["region"] for row in records.rows()}
+        return [None if said.get(key) is None else said[key] - 1 for key in keys]
+
+    def with_judge(self, name: str) -> "Lab":
+        """The same run under another judge."""
+        other = copy(self)
+        other.__dict__.pop("judge", None)
+        other.settings = dataclasses.replace(self.settings, judge=name)
+        return other
+
+    @cached_property
+    def judge(self) -> Judge:
+        return make_judge(self.settings.judge, self.likelihood)
+
+    def likelihood(self) -> Likelihood:
+        """The judge that is this run's own model."""
+        return Likelihood(self.model, self.processor, self.revision)
+
+    def provenance(self, question: str, heads: HeadSet | None = None, **settings: Any) -> dict[str, Any]:
+        """What a number depends on; stands in every row of output."""
+        return {
+            "model": self.settings.model,
+            "revision": self.revision,
+            "heads": heads and heads.fingerprint,
+            "k": 0 if heads is None else len(heads),
+            "question": question,
+            "mode": settings.get("mode", self.settings.mode),
+            "precision": settings.get("precision", self.settings.precision),
+            "strength": settings.get("strength", self.settings.strength),
+            "rows": settings.get("rows", "all"),
+            "seed": self.settings.seed,
+        }
+
+    def _verdict(self, strip: str, text: str, said: int | Failed | None) -> Row | None:
+        if isinstance(said, Failed):
+            self.failed.append(said.reason)
+            click.echo(
+                f"the {self.judge.name} judge failed on a text about {strip} ({said.reason}); start again to retry",
+                err=True,
+            )
+            return None
+        region = None if said is None else said + 1
+        return {"strip": strip, "text": text, "region": region, "judge": self.judge.name, "version": self.judge.version}
+
+    def _answer(
+        self, pictures: Sequence[Picture], kind: Sequence[int], part: Sequence[int], conditions: Sequence[Condition]
+    ) -> list[list[Row]]:
+        """The answers about `part` of the pictures of one `kind`, for each of some conditions that are asked alike."""
+        asked, max_new = conditions[0].question, conditions[0].max_new
+        questions = [asked] * len(pictures) if isinstance(asked, str) else list(asked)
+        texts = [[self.processor.chat(questions[number])] for number in kind]
+        shape = shapes(self.processor, [pictures[number] for number in kind], texts, 1)[0]
+        how = asking.Settings(Sampling.make(stop=stop_tokens(self.processor)), max_new, strips=min(PICTURES, len(kind)))
+        requests = [
+            self._request(condition, place, aim)
+            for condition in conditions
+            for place, number in enumerate(part)
+            for aim in condition.aims[number]
+        ]
+        some, about = [pictures[number] for number in part], [questions[number] for number in part]
+        said = iter(asking.answers(self.model, self.processor, some, about, requests, how, shape=shape))
+        return [
+            [
+                self._row(pictures[number], questions[number], condition, aim, next(said))
+                for number in part
+                for aim in condition.aims[number]
+            ]
+            for condition in conditions
+        ]
+
+    def _request(self, condition: Condition, place: int, aim: Aim) -> Request:
+        heads = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
+        return Request(place, heads, aim.steps, **self._steering(condition))
+
+    def _steering(self, condition: Condition) -> dict[str, Any]:
+        """How a condition steers: what it leaves open is the run's own."""
+        given = self.settings
+        return {
+            "strength": given.strength if condition.strength is None else condition.strength,
+            "mode": condition.mode or given.mode,
+            "precision": condition.precision or given.precision,
+            "rows": condition.rows,
+        }
+
+    def _row(self, picture: Picture, question: str, condition: Condition, aim: Aim, tokens: np.ndarray) -> Row:
+        return {
+            "strip": picture.name,
+            "condition": condition.name,
+            "target": None if aim.target is None else aim.target + 1,
+            "text": self.processor.decode(tokens).strip(),
+            "tokens": tokens.tolist(),
+            **self.provenance(question, condition.heads, **self._steering(condition)),
+            **condition.tags,
+        }
+
+    @cached_property
+    def _opened(self) -> tuple[Qwen3VL, Processor]:
+        name = self.settings.model
+        if name == TESTBED and not several():
+            # Converted first, as a real checkpoint would be; but Orbax has several processes write one together.
+            name = str(self.folder / "checkpoint")
+            if not Path(name).exists():
+                to_orbax(source(TESTBED), Path(name))
+        return open_model(name, self.settings.dtype, self.mesh)
+
+    @cached_property
+    def _model_facts(self) -> dict[str, Any]:
+        path = self.folder / "model.json"
+        if not path.exists():
+            text = self.model.config.text
+            shape = [text.num_hidden_layers, text.num_attention_heads]
+            write_json(path, {"revision": revision(self.model), "shape": shape})
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return facts
+
+
+@contextmanager
+def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """A progress bar on a terminal; called with how much more is done."""
+    with tqdm(total=total, initial=done, desc=title, unit="part", disable=None, leave=False) as bar:
+        yield bar.update
+
+
+def _by_size(pictures: Sequence[Picture]) -> list[list[int]]:
+    """Numbers of the pictures in a few classes of like size, so that little is compiled."""
+    areas = [math.prod(picture.size) for picture in pictures]
+    bounds = buckets(areas, SHAPES)
+    classes = np.searchsorted(bounds, areas).tolist()
+    return [[number for number, place in enumerate(classes) if place == which] for which in range(len(bounds))]
+
+
+def _key(picture: Picture, text: str) -> str:
+    """Names a text about a picture by content: the captions are part of what a judge may go by."""
+    return hashlib.sha256("\0".join((picture.name, text, *picture.captions)).encode()).hexdigest()[:16]

@@ -1,0 +1,97 @@
+"""What a run depends on, where it runs, and what both are unless somebody says otherwise."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.run.models import TESTBED, source
+from gaze.testbed import CHECKPOINT
+from qwen3vl_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run depends on; but its answers do not depend on the judge, nor its results on the mesh.
+
+    Attributes:
+      mesh: see `experiments.run.meshes`.
+      strips: where strips come from (see `experiments.data.sources`).
+      discovery_strips: where those for discovery come from, if elsewhere (the paper finds heads on other comics).
+      share: whether discovery and evaluation may use the same strips.
+      discovery, selection, evaluation: how many strips find the heads, choose how many heads, and are answered about.
+      heads: a head set to use in place of the heads that discovery finds.
+      k: how many heads; chosen on the selection strips without.
+      draws: random head sets to compare with.
+      segment: tokens of one part of a narration that follows a schedule; the paper's 50, a caption on the testbed.
+      brief, static, narration: longest answers in tokens, to VQA, to one panel, and of a whole strip.
+      photos, images: pictures with boxes (`testbed`, or coco:ANNOTATIONS,FOLDER), and how many of them.
+      models: further checkpoints to compare with this one.
+      judge: see `gaze.judges.by_name`.
+    """
+
+    model: str = TESTBED
+    dtype: str | None = None
+    mesh: str | None = None
+    strips: str = TESTBED
+    discovery_strips: str | None = None
+    share: bool = False
+    discovery: int = 60
+    selection: int = 24
+    evaluation: int = 60
+    heads: str | None = None
+    k: int | None = None
+    draws: int = 10
+    strength: float = 10_000.0
+    mode: str = "boost_suppress"
+    precision: str = "ordered"
+    segment: int = 50
+    brief: int = 15
+    static: int = 100
+    narration: int = 300
+    photos: str = TESTBED
+    images: int = 60
+    models: tuple[str, ...] = ()
+    judge: str = "exact"
+    seed: int = 0
+
+
+def is_testbed(model: str) -> bool:
+    """Whether a model is the testbed, or a folder that has its shape."""
+    try:
+        mine, theirs = (
+            json.loads((Path(folder) / "config.json").read_text()) for folder in (CHECKPOINT, source(model))
+        )
+        return bool(mine["text_config"] == theirs["text_config"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def presets(model: str) -> Settings:
+    """The paper's settings; for the testbed and its copies, which answer in captions of seven tokens, shorter ones."""
+    if is_testbed(model):
+        return Settings(model=model, segment=7, static=16, narration=84)
+    return Settings(model=model, judge="likelihood")
+
+
+def resolve_settings(given: dict[str, Any]) -> Settings:
+    """The presets for a model, and what a person has given; None stands for what they have not."""
+    return _with(presets(given.get("model") or TESTBED), given)
+
+
+def as_saved(folder: Path, given: dict[str, Any]) -> Settings:
+    """The settings of the run in a folder, and what a person has given.
+
+    Raises InputError if there is no run.
+    """
+    try:
+        saved = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"there is no run in {folder}: give a folder that `gaze reproduce` wrote") from None
+    judge = presets(saved["model"]).judge
+    return _with(Settings(**{**saved, "judge": judge, "models": tuple(saved["models"])}), given)
+
+
+def _with(settings: Settings, given: dict[str, Any]) -> Settings:
+    names = {field.name for field in fields(Settings)}
+    return replace(settings, **{name: value for name, value in given.items() if value is not None and name in names})

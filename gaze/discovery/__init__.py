@@ -1,0 +1,1 @@
+"""Scores of heads, null hypotheses, baselines, and the verdict."""

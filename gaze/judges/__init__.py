@@ -1,0 +1,1 @@
+"""Which region does a text describe?"""

@@ -1,0 +1,1 @@
+"""Strips and photos, their regions, and which image tokens show them."""

@@ -1,0 +1,1 @@
+"""Masks, schedules and steering vectors as data, and the engine that answers under them."""

@@ -1,0 +1,135 @@
+"""What steering costs: where the attention of the steered heads goes, and what it is taken from.
+
+The mask of arXiv 2606.14703, section 3, adds nothing to the scores of words; the softmax takes their attention all the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+
+from gaze.heads import HeadSet
+from gaze.pictures.strips import Picture
+from gaze.steering.engine import encode
+from gaze.steering.masks import Steering, schedule, steering
+from qwen3vl_jax.edits import Taps
+from qwen3vl_jax.inputs import Prompt
+from qwen3vl_jax.model import Qwen3VL
+from qwen3vl_jax.processing.processor import Processor
+from qwen3vl_jax.sharding import across, fetch, mesh_of
+from qwen3vl_jax.vision import Vision
+
+KEYS = ("target", "rest of the picture", "sink", "text", "answer")
+"""Where attention can go: the sink is the first token, the text what else the prompt has in words; together all there is."""
+ROWS = ("prompt", "answer")
+"""Whose attention: the last row of the prompt, and the mean of the rows that read the answer."""
+
+Shares = Float[np.ndarray, "row key"]
+"""Attention by `ROWS` and `KEYS`; without an answer to read its row is NaN."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the target won in one kind of row, and whom it was taken from.
+
+    Attributes:
+      before, after: share of attention of the steered heads by `KEYS`, unsteered and steered.
+      taken: what each of the others lost, as a share of what the target won; None if it won nothing.
+    """
+
+    before: dict[str, float]
+    after: dict[str, float]
+    taken: dict[str, float] | None
+
+
+def shares(
+    model: Qwen3VL,
+    processor: Processor,
+    pictures: Sequence[Picture],
+    question: str,
+    target: int,
+    said: Sequence[Int[np.ndarray, "_"]],
+    heads: HeadSet,
+    room: int,
+    strength: float = 0.0,
+    mode: str = "boost_suppress",
+    precision: str = "ordered",
+) -> Shares:
+    """Where some heads look while an answer is read as it was written, averaged over heads and pictures.
+
+    Args:
+      target: region, the same for all pictures.
+      said: tokens of the answer about each picture, at most `room`.
+      strength: 0 for heads left alone; else as in `gaze.steering.masks.steering`.
+    """
+    shape = model.config.text.num_hidden_layers, model.config.text.num_attention_heads
+    mask = heads.to_mask(*shape)
+    encoded = encode(model, processor, pictures, [question] * len(pictures))
+    steps = np.tile(schedule([(0, target)]), (len(pictures), 1))
+    plan = steering(mask, encoded.prompt, encoded.panels, steps, strength, mode, precision)
+    tokens = np.zeros((len(pictures), room), np.int32)
+    for row, text in zip(tokens, said, strict=True):
+        row[: len(text)] = text
+    groups = _groups(encoded.prompt, encoded.panels[:, target], room)
+    prompt, plan, groups, tokens = across((encoded.prompt, plan, groups, tokens), mesh_of(model))
+    found = fetch(_read(model, prompt, encoded.vision, plan, groups, tokens))
+    of_heads = np.einsum("lbrhg,lh->brg", found, mask) / mask.sum()
+    behind = np.arange(room)[None, :] < np.array([len(text) for text in said])[:, None]
+    answer = of_heads[:, 1:][behind].mean(axis=0) if behind.any() else np.full(len(KEYS), np.nan)
+    return np.stack([of_heads[:, 0].mean(axis=0), answer])
+
+
+def taken(before: Shares, after: Shares) -> dict[str, Taken]:
+    """The two compared, by `ROWS`; a kind of row that is not there in both is left out."""
+    found = {}
+    for name, old, new in zip(ROWS, before, after, strict=True):
+        if not np.isfinite(old + new).all():
+            continue
+        won = new[0] - old[0]
+        lost = (old - new)[1:] / won if won > 0 else None
+        found[name] = Taken(
+            _named(old), _named(new), None if lost is None else dict(zip(KEYS[1:], lost.tolist(), strict=True))
+        )
+    return found
+
+
+def _named(row: Float[np.ndarray, " key"]) -> dict[str, float]:
+    return dict(zip(KEYS, row.tolist(), strict=True))
+
+
+def _groups(
+    prompt: Prompt, target: Bool[np.ndarray, "batch key"], room: int
+) -> Float32[np.ndarray, "batch group slot"]:
+    """The keys of each of `KEYS`; behind the prompt there is room for an answer."""
+    assert prompt.image_cell is not None
+    valid, picture = np.asarray(prompt.valid), np.asarray(prompt.image_cell) >= 0
+    sink = np.cumsum(valid, axis=1) * valid == 1
+    groups = np.stack([target, picture & ~target, sink, valid & ~picture & ~sink], axis=1)
+    behind = np.zeros((len(valid), len(KEYS), room), np.float32)
+    behind[:, -1] = 1
+    inside = np.pad(groups, ((0, 0), (0, 1), (0, 0))).astype(np.float32)
+    return np.concatenate([inside, behind], axis=2)
+
+
+@jax.jit
+def _read(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision,
+    plan: Steering,
+    groups: Float32[Array, "batch group slot"] | Float32[np.ndarray, "batch group slot"],
+    said: Int32[Array, "batch step"] | Int32[np.ndarray, "batch step"],
+) -> Float32[Array, "layer batch row heads group"]:
+    """The last row of the prompt, then the rows that read the answer, all under one plan that never changes."""
+    batch, length = prompt.tokens.shape
+    room = said.shape[1]
+    edits, keys = plan.at(1, length + room), jnp.asarray(groups)
+    cache = model.empty_cache(batch, length + room)
+    first = model(prompt, vision, cache, edits, Taps(jnp.full((1, 1), length - 1, jnp.int32), keys))
+    rest = model.extend(jnp.asarray(said), first.cache, edits, Taps(jnp.arange(room, dtype=jnp.int32)[None], keys))
+    assert first.readings is not None
+    assert rest.readings is not None
+    return jnp.concatenate([first.readings.mass, rest.readings.mass], axis=2)

@@ -1,0 +1,190 @@
+"""Steering as data: which heads, which keys, when and how hard, as arrays that become edits step by step.
+
+Steps count forward passes: step 0 reads the prompt and gives token 0; step t reads token t - 1 and gives token t.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Bool, Float, Float32, Int, Int32
+
+from qwen3vl_jax.edits import Edits, Steer
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.inputs import Array, Prompt
+
+MODES = {
+    "boost_suppress": (1, -1, 0, 0),
+    "suppress_image": (0, -1, 0, 0),
+    "suppress_all": (0, -1, -1, 0),
+    "max_suppress_all": (0, -1, -1, -1),
+}
+"""Signs of the bias on the target, on the other image tokens, on the prompt's text and on decoded tokens."""
+
+PRECISIONS = ("ordered", "uniform")
+
+ROWS = ("all", "text", "answer", "decoded", "prompt")
+"""Query rows that carry the bias: all; those of words behind a picture, so that image tokens are read as ever; those that
+predict the answer, from the last of the prompt on; those of the answer's own tokens; those of the prompt."""
+
+
+@struct.dataclass
+class Steering:
+    """A plan for `generate`. All of it is data: no value in it is compiled in.
+
+    Attributes:
+      heads: 1 for steered heads, 0 for the others.
+      signs: for each target region the sign of the bias at each key of the prompt; the last entry stands for all
+        keys behind the prompt.
+      targets: region to look at in each step, from 0, or -1 for no steering; the last entry stands for all later steps.
+      strength: size of the bias.
+      uniform: whether the bias replaces the scores instead of being added to them.
+      rows: 1 for queries that carry the bias; the last entry stands for all behind the prompt.
+    """
+
+    heads: Float32[Array, "#batch layer heads"]
+    signs: Float32[Array, "#batch region key"]
+    targets: Int32[Array, "#batch step"]
+    strength: Float32[Array, "#batch"]
+    uniform: Bool[Array, "#batch"]
+    rows: Float32[Array, "#batch key"]
+
+    def at(self, step: int | Int[Array, "*row"], slots: int) -> Edits:
+        """The edits of one forward pass, at the same step in all rows or each at its own, against `slots` slots."""
+        now = jnp.minimum(jnp.atleast_1d(jnp.asarray(step, jnp.int32)), self.targets.shape[1] - 1)[:, None]
+        count = max(len(now), len(self.targets))
+        targets = jnp.broadcast_to(self.targets, (count, self.targets.shape[1]))
+        target = jnp.take_along_axis(targets, jnp.broadcast_to(now, (count, 1)), axis=1)
+        chosen = target == jnp.arange(self.signs.shape[1])[None, :]
+        signs = jnp.sum(jnp.asarray(self.signs), axis=1, where=chosen[:, :, None])
+        slot = jnp.minimum(jnp.arange(slots), self.signs.shape[2] - 1)
+        heads, rows = jnp.asarray(self.heads).swapaxes(0, 1), jnp.asarray(self.rows)[:, slot]
+        return Edits(
+            steer=Steer(heads, jnp.asarray(self.strength)[:, None] * signs[:, slot], jnp.asarray(self.uniform), rows)
+        )
+
+
+def steering(
+    heads: Float[np.ndarray, "layer *batch heads"],
+    prompt: Prompt,
+    regions: Bool[np.ndarray, "#batch region key"],
+    targets: Int[np.ndarray, "#batch step"],
+    strength: float | int | Float[np.ndarray, " #batch"] = 10_000.0,
+    mode: str | Sequence[str] = "boost_suppress",
+    precision: str | Sequence[str] = "ordered",
+    rows: str | Sequence[str] = "all",
+) -> Steering:
+    """Builds the plan that makes heads look at regions (arXiv 2606.14703, section 3).
+
+    Everything is given once for all rows, or once for each.
+
+    Args:
+      heads: 1 at the heads to steer, 0 at the others.
+      prompt: with one picture or several in each row.
+      regions: which keys show which region, as `gaze.pictures.regions.region_keys` gives them.
+      targets: region to look at in each step, from 0, -1 for none.
+      strength: the bias, 0 or more.
+      mode: a key of `MODES`: what is boosted and what suppressed.
+      precision: "ordered" adds the bias in float32, so a steered head keeps the order of its scores within the target;
+        "uniform" replaces the scores, so it attends evenly, which is what adding 10,000 in bfloat16, as the paper's
+        code does, amounts to. Use "uniform" with strengths of that size only: with small ones it means little.
+      rows: one of `ROWS`: which queries carry the bias.
+
+    Raises InputError for an unknown mode, precision or choice of rows, a bad strength, and a target that is no region or
+    covers no key.
+    """
+    modes, precisions, choices = (
+        _known(given, known) for given, known in ((mode, (*MODES,)), (precision, PRECISIONS), (rows, ROWS))
+    )
+    amount = np.atleast_1d(np.asarray(strength, np.float32))
+    if not (np.isfinite(amount).all() and (amount >= 0).all()):
+        raise InputError(f"the strength must be a finite number of at least 0, got {strength}")
+    _check_targets(regions, targets)
+    return Steering(
+        heads=heads.reshape(len(heads), -1, heads.shape[-1]).swapaxes(0, 1).astype(np.float32),
+        signs=_signs(prompt, regions, [MODES[one] for one in modes]),
+        targets=targets.astype(np.int32),
+        strength=amount,
+        uniform=np.array([one == "uniform" for one in precisions]),
+        rows=_rows(prompt, choices),
+    )
+
+
+def schedule(changes: Sequence[tuple[int, int]], steps: int = 2) -> Int32[np.ndarray, " steps"]:
+    """Targets per step from (first step, region) pairs; the last one holds to the end of the text.
+
+    `schedule([(0, k)])` steers to region k (from 0, -1 for none) all along, `schedule([(1, k)])` from the first
+    decoded token on and not while the prompt is read. Steps before the first change are not steered. The paper's code
+    counts decode passes from 0, so its step s is s + 1 here.
+
+    Raises InputError if the first steps do not increase or lie outside of 0 to `steps` - 1.
+    """
+    starts = [start for start, _ in changes]
+    if starts != sorted(set(starts)) or not all(0 <= start < steps for start in starts):
+        raise InputError(f"a schedule needs increasing first steps from 0 to {steps - 1}, got {starts}")
+    targets = np.full(steps, -1, np.int32)
+    for start, region in changes:
+        targets[start:] = region
+    return targets
+
+
+def _check_targets(regions: Bool[np.ndarray, "#batch region key"], targets: Int[np.ndarray, "#batch step"]) -> None:
+    count = regions.shape[1]
+    if not ((targets >= -1) & (targets < count)).all():
+        raise InputError(f"a target is none of the {count} regions: give 0 to {count - 1}, or -1 for no steering")
+    targeted = (targets[:, :, None] == np.arange(count)).any(axis=1)
+    if (targeted & ~regions.any(axis=2)).any():
+        raise InputError("a target region covers no image token: give a region that does")
+
+
+def first_row(rows: str, length: int, words: int) -> int:
+    """The first query of a prompt of `length` tokens, the last `words` behind its picture, that carries the bias."""
+    return {"all": 0, "prompt": 0, "text": length - words}.get(rows, length - 1)
+
+
+def _rows(prompt: Prompt, rows: Sequence[str]) -> Float32[np.ndarray, "#batch row"]:
+    """1 at the prompt's queries that carry the bias, and in the last column at those behind the prompt."""
+    cells = _cells(prompt)
+    behind = (np.cumsum(cells >= 0, axis=1) > 0) & (cells < 0)
+    last = np.arange(cells.shape[1]) == cells.shape[1] - 1
+    inside = {
+        "all": np.ones_like(behind),
+        "text": behind,
+        "answer": np.broadcast_to(last, cells.shape),
+        "decoded": np.zeros_like(behind),
+        "prompt": np.ones_like(behind),
+    }
+    chosen = [np.pad(inside[one], ((0, 0), (0, 1)), constant_values=one != "prompt") for one in rows]
+    return _each(chosen).astype(np.float32)
+
+
+def _signs(
+    prompt: Prompt, regions: Bool[np.ndarray, "#batch region key"], modes: Sequence[tuple[int, int, int, int]]
+) -> Float32[np.ndarray, "#batch region key+1"]:
+    """Signs per region and key, and behind the last key that of decoded tokens; 0 all along for an empty region."""
+    is_image = _cells(prompt)[:, None, :] >= 0
+    target, image, text, decoded = np.array(modes, np.float32).T[:, :, None, None]
+    rest = np.where(is_image, image, text) * np.asarray(prompt.valid)[:, None, :]
+    signs = np.where(regions, target, rest)
+    with_decoded = np.concatenate([signs, np.broadcast_to(decoded, (*signs.shape[:2], 1))], axis=2)
+    return (with_decoded * regions.any(axis=2, keepdims=True)).astype(np.float32)
+
+
+def _known(given: str | Sequence[str], known: Sequence[str]) -> list[str]:
+    values = [given] if isinstance(given, str) else list(given)
+    for value in values:
+        if value not in known:
+            raise InputError(f"there is no {value} steering: choose one of {', '.join(known)}")
+    return values
+
+
+def _cells(prompt: Prompt) -> Int[np.ndarray, "batch seq"]:
+    if prompt.image_cell is None:
+        raise InputError("the prompt shows no image: steering needs one to look at")
+    return np.asarray(prompt.image_cell)
+
+
+def _each(chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """Row i of array i; all rows of a single array."""
+    return chosen[0] if len(chosen) == 1 else np.stack([array[row] for row, array in enumerate(chosen)])

@@ -1,0 +1,215 @@
+"""Narrations that follow a schedule: which panel when, what was said when, and how soon after a switch.
+
+A schedule gives every panel one segment of `segment` tokens (arXiv 2606.14703, section 3; script 05 of its code). Tokens and
+segments count from 0, panels from 0.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Int32, Int64
+
+from gaze.statistics import UNATTRIBUTABLE, spearman
+from gaze.text_spans import TextSpan, between, sentences, words
+
+Order = Int64[np.ndarray, " panel"]
+"""Which panel each segment is about."""
+PAPER_SEED = 42
+
+
+class Convention(NamedTuple):
+    """When the steps of a schedule count.
+
+    Attributes:
+      rows: the queries that are steered, one of `gaze.steering.masks.ROWS`.
+      delay: the number of tokens before the first segment's panel is looked at.
+    """
+
+    rows: str
+    delay: int
+
+
+CONVENTIONS = {
+    "official": Convention("all", 1),
+    "first token": Convention("answer", 0),
+    "all steps": Convention("all", 0),
+}
+"""The released script steers passes over decoded tokens only, so the first token is not steered and each segment comes a token
+late; with "first token" the row that predicts it is steered too and segments are in time; with "all steps" the whole prompt."""
+
+
+def derangement(rng: np.random.Generator | np.random.RandomState, panels: int) -> Order:
+    """A random order in which no panel has its own place; there must be two or more."""
+    while True:
+        order = rng.permutation(panels)
+        if (order != np.arange(panels)).all():
+            return order.astype(np.int64)
+
+
+def named_order(seed: int, name: str, panels: int) -> Order:
+    """The order of the strip of that name, whatever other strips there are."""
+    return derangement(np.random.default_rng(_number(seed, name)), panels)
+
+
+def paper_orders(panels: Sequence[int]) -> list[Order]:
+    """The orders that the released script gives to strips of so many panels, which depend on the strips before."""
+    rng = np.random.RandomState(PAPER_SEED)
+    return [derangement(rng, count) for count in panels]
+
+
+def switch_pairs(seed: int, name: str, panels: int, count: int) -> list[tuple[int, int]]:
+    """Pairs of different panels of the strip of that name, to switch from one to the other."""
+    rng = np.random.default_rng(_number(seed, f"{name} switch"))
+    drawn = [rng.permutation(panels)[:2].tolist() for _ in range(count)]
+    return [(first, second) for first, second in drawn]
+
+
+def targets(order: Int[np.ndarray, " panel"], segment: int, delay: int) -> Int32[np.ndarray, " step"]:
+    """The panel of every step, see `gaze.steering.masks.Steering`; -1 for the first `delay` (0 or 1) steps.
+
+    The last step stands for all later ones. All schedules of as many segments have as many steps.
+    """
+    steps = np.concatenate([np.full(delay, -1), np.repeat(order, segment), order[-1:]])
+    return steps[: len(order) * segment + 1].astype(np.int32)
+
+
+class CutNarration(NamedTuple):
+    """A narration cut up.
+
+    Attributes:
+      segments: the text of each segment's tokens, wherever that cuts; the paper's unit.
+      central: the whole first sentence whose middle lies in each segment; empty if there is none.
+      sentences: all of them.
+    """
+
+    segments: list[str]
+    central: list[str]
+    sentences: list[TextSpan]
+
+
+def cut(text: str, ends: Int[np.ndarray, " token"], segment: int, count: int, delay: int = 0) -> CutNarration:
+    """Cuts a text into `count` segments of tokens. A sentence belongs to the segment that its middle lies in.
+
+    Args:
+      ends: of `gaze.text_spans.token_ends`.
+      delay: tokens by which segments come late for sentences; the texts of tokens are cut as in the paper's code.
+    """
+    told = sentences(text, ends)
+    middles = [max((one.start + one.stop - 1) // 2 - delay, 0) // segment for one in told]
+    central = [
+        next((one.text for one, middle in zip(told, middles, strict=True) if middle == number), "")
+        for number in range(count)
+    ]
+    parts = [between(text, ends, segment * number, segment * (number + 1)) for number in range(count)]
+    return CutNarration(parts, central, told)
+
+
+def nearest(text: str, captions: Sequence[str]) -> int | None:
+    """The caption with the most words of a sentence in the same places: half or more of its own, and no other as many."""
+    said = text.split()
+    same = np.array([sum(map(str.__eq__, said, caption.split())) for caption in captions])
+    best = int(same.argmax())
+    enough = 2 * same[best] >= len(captions[best].split())
+    return best if enough and np.sum(same == same[best]) == 1 else None
+
+
+def visits(panels: Sequence[int | None]) -> list[int]:
+    """The panels in the order in which they are told: sentences about none take no place, runs about one take one."""
+    known = [panel for panel in panels if panel is not None]
+    return [panel for place, panel in enumerate(known) if not place or panel != known[place - 1]]
+
+
+def blind_match(order: Int[np.ndarray, " panel"], visited: Sequence[int]) -> tuple[float, float | None]:
+    """Compares the visits of a reader who knows no schedule with it, first with first, second with second.
+
+    Returns:
+      The share of the schedule that was met, and the rank correlation over as many as both have (None if undefined).
+    """
+    both = min(len(order), len(visited))
+    seen = np.asarray(visited[:both], np.int64)
+    return float(np.sum(seen == order[:both])) / len(order), spearman(order[:both], seen)
+
+
+def word_latency(
+    told: Sequence[TextSpan], ends: Int[np.ndarray, " token"], captions: Sequence[str], new: int, begin: int, end: int
+) -> int | None:
+    """Tokens from a switch to the first word from which a sentence is the rest of the new panel's caption.
+
+    Words that the captions share are given to the new panel, but the rest must be that of no other caption.
+
+    Args:
+      told: sentences.
+      begin, end: the tokens from which, and before which, the new panel is the one to look at.
+
+    Returns:
+      None if that word does not come before `end`.
+    """
+    known = [caption.split() for caption in captions]
+    for sentence in told:
+        said = words(sentence, ends)
+        late = sum(word.start < begin for word in said)
+        turn = _turn([word.text for word in said], known, new, late)
+        if turn is not None and said[turn].start < end:
+            return said[turn].start - begin
+    return None
+
+
+def sentence_latency(
+    told: Sequence[TextSpan], panels: Sequence[int | None], new: int, begin: int, end: int
+) -> int | None:
+    """Tokens from a switch to the first sentence about the new panel; None if none starts before `end`."""
+    starts = [one.start for one, panel in zip(told, panels, strict=True) if panel == new and begin <= one.start < end]
+    return min(starts) - begin if starts else None
+
+
+class Switched(NamedTuple):
+    """The words of an answer whose target moved from one panel to another.
+
+    Attributes:
+      new, old: of the words behind the switch in which the two captions differ, how many are each caption's.
+      words: how many these are.
+      whole: whether the answer is the first caption up to the switch and the second behind it.
+      soon: whether one of the first three words behind the switch is the new panel's where the captions differ.
+    """
+
+    new: int
+    old: int
+    words: int
+    whole: bool
+    soon: bool
+
+
+def switched(text: str, old: str, new: str, at: int) -> Switched:
+    """Compares an answer with the captions that it was to begin and, from word `at` on, to go on with."""
+    before, after = old.split(), new.split()
+    length = min(len(before), len(after))
+    said = (text.split() + [""] * length)[:length]
+    differ = [place for place in range(at, length) if before[place] != after[place]]
+    follow = [place for place in differ if said[place] == after[place]]
+    kept = sum(said[place] == before[place] for place in differ)
+    whole = text.split() == before[:at] + after[at:]
+    return Switched(len(follow), kept, len(differ), whole, any(place < at + 3 for place in follow))
+
+
+def numbers(panels: Sequence[int | None]) -> Int64[np.ndarray, " item"]:
+    """Panels as an array, UNATTRIBUTABLE for None."""
+    return np.array([UNATTRIBUTABLE if panel is None else panel for panel in panels], np.int64)
+
+
+def _turn(said: Sequence[str], captions: Sequence[Sequence[str]], new: int, first: int) -> int | None:
+    """The first place, `first` or later, from which the words are those of caption `new`, and of no other, to the end."""
+    caption = captions[new]
+    if len(said) != len(caption):
+        return None
+    place = len(said)
+    while place > first and said[place - 1] == caption[place - 1]:
+        place -= 1
+    rest = [*said[place:]]
+    others = [[*other[place:]] for panel, other in enumerate(captions) if panel != new]
+    return place if rest and rest not in others else None
+
+
+def _number(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")

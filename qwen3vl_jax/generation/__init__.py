@@ -1,0 +1,1 @@
+"""Generation: prefill and decode, sampling, continuous batching, and prefixes that many variants share."""

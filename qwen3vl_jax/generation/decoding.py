@@ -1,0 +1,202 @@
+"""Generation: prefill, then one token at a time, all rows together; whole in one program, or as a stream.
+
+Edits come from a *plan*: any pytree with `at(step, slots) -> Edits | None`. Step t is the pass that produces token t: step 0
+is the prefill, step t > 0 reads token t-1. What a plan holds is data, so a new target or schedule compiles nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Bool, Int32, Key
+
+from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.edits import Edits
+from qwen3vl_jax.generation.sampling import Sampling, choose
+from qwen3vl_jax.inputs import Prompt
+from qwen3vl_jax.model import Output, Qwen3VL
+from qwen3vl_jax.vision import Vision
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """Edits by step. Key axes of the edits have one entry per cache slot (the prompt, then the generated tokens)."""
+
+    def at(self, step: Any, slots: int) -> Edits | None:
+        """`step` is an integer for each row [batch], or one for all; rows of one `generate` are at the same step."""
+
+
+@struct.dataclass
+class State:
+    """Between two steps. Rows are independent of each other and may be at different steps (see `qwen3vl_jax.generation.continuous_batching`).
+
+    Attributes:
+      cache: of the prompt, and behind it one slot per token of an answer.
+      tokens: generated so far; 0 behind that.
+      length: how many of them, without the stop token.
+      limit: how many there may be.
+      done: rows that have stopped or reached their limit.
+      seen: vocabulary entries that stand in each row.
+      step: of the pass that produced the last token.
+      keys: for sampling.
+    """
+
+    cache: Cache
+    tokens: Int32[Array, "batch new"]
+    length: Int32[Array, "batch"]
+    limit: Int32[Array, "batch"]
+    done: Bool[Array, "batch"]
+    seen: Bool[Array, "batch vocab"]
+    step: Int32[Array, "batch"]
+    keys: Key[Array, "batch"]
+
+    @property
+    def last(self) -> Int32[Array, "batch"]:
+        """The token that each row reads next."""
+        where = jnp.minimum(self.step, self.tokens.shape[1] - 1)  # rows that are done count on
+        return jnp.take_along_axis(self.tokens, where[:, None], axis=1)[:, 0]
+
+
+@struct.dataclass
+class Generation:
+    """Generated tokens; behind `length` (which does not count the stop token) a row repeats its last token."""
+
+    tokens: Int32[Array, "batch new"]
+    length: Int32[Array, "batch"]
+
+
+def prefill(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision | None,
+    plan: Plan | None,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    max_new: int,
+) -> State:
+    """Reads the prompt and chooses token 0 of every row; leaves room for `max_new` tokens."""
+    batch, length = prompt.tokens.shape
+    edits = None if plan is None else plan.at(jnp.zeros((batch,), jnp.int32), length + max_new)
+    output = model(prompt, vision, edits=edits)
+    keys = jax.random.split(key, batch)
+    return begin(model, output, vocabulary(model, prompt), sampling, keys, jnp.full((batch,), max_new), max_new=max_new)
+
+
+def vocabulary(model: Qwen3VL, prompt: Prompt) -> Bool[Array, "batch vocab"]:
+    """Which tokens stand in each row."""
+    batch = len(prompt.tokens)
+    none = jnp.zeros((batch, model.config.text.vocab_size), bool)
+    return none.at[jnp.arange(batch)[:, None], prompt.tokens].max(jnp.asarray(prompt.valid))
+
+
+def begin(
+    model: Qwen3VL,
+    output: Output,
+    seen: Bool[Array, "batch vocab"],
+    sampling: Sampling,
+    keys: Key[Array, "batch"],
+    limit: Int32[Array, "batch"],
+    *,
+    max_new: int,
+) -> State:
+    """Chooses token 0 of every row, whose prompt gave `output` and filled its cache; other arguments as in `State`."""
+    batch = len(limit)
+    nothing = jnp.zeros((batch,), jnp.int32)
+    roomy = replace(output, cache=output.cache.fork(1, max_new))
+    fresh = State(
+        cache=roomy.cache,
+        tokens=jnp.zeros((batch, max_new), jnp.int32),
+        length=nothing,
+        limit=limit,
+        done=jnp.zeros((batch,), bool),
+        seen=seen,
+        step=nothing - 1,
+        keys=keys,
+    )
+    return _choose(model, fresh, roomy, sampling)
+
+
+def decode(model: Qwen3VL, state: State, plan: Plan | None, sampling: Sampling) -> State:
+    """Every row reads its last token and chooses the next."""
+    edits = None if plan is None else plan.at(state.step + 1, state.cache.slots)
+    # Slots of answers are used in turn, so that a row may begin where others are about to end.
+    output = model.extend(state.last[:, None], state.cache.turned(state.tokens.shape[1]), edits)
+    return _choose(model, state, output, sampling)
+
+
+@partial(jax.jit, static_argnames="max_new")
+def generate(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision | None,
+    plan: Plan | None,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    *,
+    max_new: int,
+) -> Generation:
+    """At most `max_new` tokens for every row; ends as soon as all rows have stopped."""
+    return go_on(model, prefill(model, prompt, vision, plan, sampling, key, max_new), plan, sampling)
+
+
+def go_on(model: Qwen3VL, state: State, plan: Plan | None, sampling: Sampling) -> Generation:
+    """Generates until all rows have stopped."""
+
+    def step(state: State) -> State:
+        return decode(model, state, plan, sampling)
+
+    state = lax.while_loop(lambda state: ~jnp.all(state.done), step, state)
+    # The loop may have ended early; each row goes on with its own last token.
+    produced = jnp.arange(state.tokens.shape[1])[None, :] <= state.step[:, None]
+    last = jnp.take_along_axis(state.tokens, jnp.minimum(state.length, state.limit - 1)[:, None], axis=1)
+    return Generation(jnp.where(produced, state.tokens, last), state.length)
+
+
+_prefill = jax.jit(prefill, static_argnames="max_new")
+_decode = jax.jit(decode, donate_argnames="state")
+
+
+def stream(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision | None,
+    plan: Plan | None,
+    sampling: Sampling,
+    key: Key[Array, ""],
+    *,
+    max_new: int,
+) -> Iterator[tuple[Int32[np.ndarray, "batch"], Bool[np.ndarray, "batch"]]]:
+    """The same, one step at a time: yields every step's tokens and which rows have said their stop token."""
+    state = _prefill(model, prompt, vision, plan, sampling, key, max_new)
+    for step in range(max_new):
+        if step:
+            state = _decode(model, state, plan, sampling)
+        token, stopped = np.asarray(state.last), np.asarray(state.length) <= step
+        yield token, stopped
+        if stopped.all():
+            return
+
+
+def _choose(model: Qwen3VL, state: State, output: Output, sampling: Sampling) -> State:
+    batch, step = len(state.done), state.step + 1
+    keys, use = jnp.unstack(jax.vmap(jax.random.split)(state.keys), axis=1)
+    token = choose(model.logits(output.hidden[:, -1]), state.seen, sampling, use)
+    rows = jnp.arange(batch)
+    token = jnp.where(state.done, state.tokens[rows, jnp.minimum(state.length, state.limit - 1)], token)
+    stopped = state.done | jnp.any(token[:, None] == sampling.stop[None, :], axis=1)
+    return State(
+        cache=output.cache,
+        tokens=state.tokens.at[rows, step].set(token, mode="drop"),
+        length=state.length + (~stopped).astype(jnp.int32),
+        limit=state.limit,
+        done=stopped | (step + 1 >= state.limit),
+        seen=state.seen.at[rows, token].set(True),
+        step=step,
+        keys=keys,
+    )

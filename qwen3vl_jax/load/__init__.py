@@ -1,0 +1,1 @@
+"""Reading a checkpoint: safetensors or Orbax, a folder or a name on the hub."""

@@ -1,0 +1,51 @@
+"""What a command's `--model` may be: a folder of either format, or the name of a repository on the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.load.checkpoint import SIDE_FILES, Checkpoint
+from qwen3vl_jax.load.orbax_files import is_orbax, open_orbax
+from qwen3vl_jax.load.safetensors_files import INDEX, open_safetensors
+
+HUB_FILES = ["config.json", *SIDE_FILES, "model*.safetensors", INDEX]
+
+
+def resolve(src: str | Path) -> Path:
+    """The local folder of `src`: an existing folder, or `org/name` on the hub, downloaded unless it is cached.
+
+    Raises InputError if it is neither, or if the hub does not give it.
+    """
+    folder = Path(src).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise InputError(f"{src} is a file; give the folder it lies in.")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(src)):
+        raise InputError(
+            f"there is no folder {src}; give a checkpoint's folder or a hub name like Qwen/Qwen3-VL-2B-Instruct."
+        )
+    return _download(str(src))
+
+
+def open_checkpoint(src: str | Path) -> Checkpoint:
+    """Opens and checks a checkpoint of either format; raises InputError if it is not a whole Qwen3-VL."""
+    folder = resolve(src)
+    return open_orbax(folder) if is_orbax(folder) else open_safetensors(folder)
+
+
+def _download(name: str) -> Path:
+    # A network client, and only needed here.
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except errors.RepositoryNotFoundError as error:
+        reason = "no public repository on the hub has that name"
+        raise InputError(f"there is no folder {name}, and {reason}; check the spelling or log in.") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        reason = "the hub cannot be reached to download it"
+        raise InputError(f"there is no folder {name}, and {reason}; give a local folder.") from error
+    except Exception as error:  # whatever else a network client and a full disk may raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"there is no folder {name}, and downloading it failed ({reason}).") from error

@@ -1,0 +1,180 @@
+"""`gaze reproduce` on the shipped testbed, with few strips: everything is there, the effect too, and nothing depends on luck."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments.commands.reproduce import SHORT, reproduce
+from experiments.run.settings import Settings, presets
+from gaze.heads import HeadSet
+
+Command = Callable[..., int]
+STRIPS, DRAWS = 6, 3
+ARGUMENTS = ("--discovery", 8, "--selection", 4, "--evaluation", STRIPS, "--draws", DRAWS)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    from dataclasses import replace
+
+    return replace(presets("testbed"), discovery=8, selection=4, evaluation=STRIPS, draws=DRAWS)
+
+
+@pytest.fixture(scope="module")
+def folder(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reproduce(tmp_path_factory.mktemp("runs") / "run", settings, SHORT).parent
+
+
+def results(folder: Path, name: str) -> dict:
+    return json.loads((folder / name / "results.json").read_text())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file that must not depend on how a run went."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "timing.json" and "checkpoint" not in path.parts
+    }
+
+
+def test_gaze_heads_steer_and_the_controls_do_not(folder: Path) -> None:
+    found = results(folder, "e5_static")["conditions"]
+    assert found["gaze"]["accuracy"] >= 0.8
+    assert found["random"]["accuracy"] <= 0.35
+    assert found["all"]["accuracy"] <= 0.15
+    assert found["asked"]["accuracy"] >= 0.9
+    assert found["random"]["against"]["above_all"]
+    assert len(found["random"]["against"]["accuracies"]) == DRAWS
+    assert found["gaze"]["n"] == found["asked"]["n"] == STRIPS * 6
+    assert found["random"]["n"] == STRIPS * 6 * DRAWS
+    for one in found.values():
+        low, high = one["interval"]
+        assert 0 <= low <= one["accuracy"] <= high <= 1
+        counted = one["outcomes"]
+        kinds = [counted[kind] for kind in ("hit", "wrong", "unattributable", "failed")]
+        assert sum(kinds) == counted["answers"] == one["n"]
+        assert counted["hit"] == round(one["accuracy"] * one["n"])
+
+
+def test_every_number_says_where_it_comes_from(folder: Path) -> None:
+    heads = HeadSet.load(folder / "heads.json")
+    for one in results(folder, "e5_static")["conditions"].values():
+        for name in ("model", "revision", "question", "precision", "seed", "judge", "strength", "mode", "rows"):
+            assert one[name] is not None, name
+    assert results(folder, "e5_static")["conditions"]["gaze"]["heads"] == heads.fingerprint
+    rows = [json.loads(line) for line in (folder / "e5_static" / "answers.jsonl").read_text().splitlines()]
+    assert {row["revision"] for row in rows} == {json.loads((folder / "model.json").read_text())["revision"]}
+    assert {row["heads"] for row in rows if row["condition"] == "gaze"} == {heads.fingerprint}
+    assert all({"model", "question", "precision", "seed", "rows", "k", "tokens"} <= set(row) for row in rows)
+
+
+def test_sets_of_strips_share_nothing(folder: Path) -> None:
+    chosen = (folder / "e1_discovery" / "selection" / "answers.jsonl").read_text().splitlines()
+    rows = (folder / "e5_static" / "answers.jsonl").read_text().splitlines()
+    assert {json.loads(line)["strip"].split("-")[0] for line in chosen} == {"selection"}
+    assert {json.loads(line)["strip"].split("-")[0] for line in rows} == {"evaluation"}
+
+
+def test_the_report_has_its_figures_and_tables(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert HeadSet.load(folder / "heads.json").fingerprint in page
+    assert len(list((folder / "figures").glob("*.png"))) >= 5
+    assert len(list((folder / "tables").glob("*.csv"))) >= 5
+
+
+def test_again_in_the_same_folder_changes_no_byte(folder: Path, settings: Settings) -> None:
+    before = contents(folder)
+    reproduce(folder, settings, SHORT)
+    assert contents(folder) == before
+
+
+def test_another_judge_is_a_second_pass(folder: Path, gaze: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(folder)
+    assert gaze("judge", folder, "--judge", "caption") == 0
+    assert results(folder, "e5_static")["conditions"]["gaze"]["judge"] == "caption"
+    assert contents(folder)["e5_static/answers.jsonl"] == before["e5_static/answers.jsonl"]
+    assert gaze("judge", folder, "--judge", "exact") == 0
+    after = contents(folder)
+    assert {name: after[name] for name in before} == before
+    assert gaze("judge", folder, "--judge", "chat:some-model", "--dry-run") == 0
+    assert "requests" in capsys.readouterr().out
+    assert contents(folder) == after
+
+
+def test_killed_again_and_again_it_ends_the_same(folder: Path, tmp_path: Path) -> None:
+    """Kill -9 while experiment 1 and while experiment 5 is under way, then to the end."""
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-c",
+        "from experiments.commands.cli import main; main()",
+        "reproduce",
+        "--out",
+        out,
+        *ARGUMENTS,
+    ]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    for part in ("e1_discovery/selection", "e5_static"):
+        process = subprocess.Popen(
+            [*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        answers = out / part / "answers.jsonl"
+        while process.poll() is None and not (answers.exists() and answers.stat().st_size > 2000):
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (out / "report.html").exists()
+    subprocess.run([*map(str, command)], env=environment, check=True, stdout=subprocess.DEVNULL)
+    whole, killed = contents(folder), contents(out)
+    same = {name for name in killed if killed[name] == whole.get(name)}
+    # The suite's eight virtual devices round otherwise than one: compare what does not hang on the last digits.
+    assert {name for name in killed if name.endswith("answers.jsonl")} <= same
+    assert {name for name in killed if name.endswith("heads.json")}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda path: (path / "x").write_text("x"), "exists already and is no run"),
+        (lambda path: (path / "settings.json").write_text("{"), "cannot be read"),
+        (lambda path: (path / "settings.json").write_text('{"model": "other"}'), "holds a run with model other"),
+    ],
+)
+def test_a_folder_that_is_not_this_run_is_not_touched(
+    gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], prepare: Callable, message: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    prepare(tmp_path / "run")
+    before = contents(tmp_path)
+    assert gaze("reproduce", "--out", tmp_path / "run") == 2
+    assert message in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--strips", "nonsense"), "names no source"),
+        (("--judge", "nobody"), "there is no judge nobody"),
+        (("--model", "/no/such/folder"), "no folder"),
+        (("--heads", "/no/such/file.json"), "no head set"),
+        (("--k", "49"), "49"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple, message: str
+) -> None:
+    few = ("--discovery", 2, "--selection", 2, "--evaluation", 2)
+    assert gaze("reproduce", "--out", tmp_path / "run", *few, *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert error.startswith("Error: ")

@@ -1,0 +1,96 @@
+"""Every experiment, stopped dead in the middle and started again, ends with the same bytes as one that was not."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.commands.runner import NAMES, experiment, perform
+from experiments.run.run import Run
+from experiments.run.settings import Settings, presets
+
+SETTINGS = replace(presets("testbed"), discovery=4, selection=2, evaluation=3, draws=2, images=3, k=2)
+
+
+class Killed(BaseException):
+    """Like a kill, nothing catches it."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all experiments that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run = Run(folder, SETTINGS)
+    for name in NAMES:
+        perform(experiment(name), run)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def killer(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Counts what is saved, answers and arrays, and dies with the one whose number stands in the list."""
+    deadly, seen = [], [0]
+
+    def count() -> None:
+        seen[0] += 1
+        if seen[0] in deadly:
+            raise Killed
+
+    fsync, savez = os.fsync, np.savez
+
+    def synced(number: int) -> None:
+        size = os.fstat(number).st_size
+        try:
+            count()
+        except Killed:
+            os.ftruncate(number, max(size - 40, 0))  # half a line
+            raise
+        fsync(number)
+
+    def saved(*arguments: object, **arrays: object) -> None:
+        count()
+        savez(*arguments, **arrays)
+
+    monkeypatch.setattr("os.fsync", synced)
+    monkeypatch.setattr("numpy.savez", saved)
+    yield deadly
+    deadly.clear()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stopped_dead_it_ends_the_same(name: str, whole: Path, killer: list[int], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / name)
+    if name == NAMES[0]:
+        (folder / "heads.json").unlink()
+        (folder / "ranking.json").unlink()
+    killer += [1, 3]
+    died = 0
+    for _ in range(3):
+        try:
+            perform(experiment(name), Run(folder, SETTINGS))
+        except Killed:
+            died += 1
+            assert not (folder / name / "results.json").exists()
+    assert died >= 1
+    made, wanted = contents(folder), contents(whole)
+    assert made.keys() == wanted.keys()
+    assert [path for path in wanted if made[path] != wanted[path]] == []
+
+
+def test_settings_of_another_run_are_refused(whole: Path) -> None:
+    from qwen3vl_jax.errors import InputError
+
+    other: Settings = replace(SETTINGS, seed=1)
+    with pytest.raises(InputError, match="seed 0 instead of 1"):
+        Run(whole, other)
+    Run(whole, replace(SETTINGS, judge="caption"))

@@ -1,0 +1,240 @@
+"""`judge_chat` against an endpoint of our own that stalls, is busy and talks nonsense."""
+
+import base64
+import io
+import json
+import sys
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gaze.judges.chat import Bill, Chat, numbered, parse
+from gaze.judges.judge import Failed, Item, Judge
+from gaze.pictures.strips import Photo, Strip
+from qwen3vl_jax.errors import InputError
+
+STRIP = Strip("strip", Image.new("RGB", (90, 20), "red"), (30, 30, 30))
+SECRET = "key-of-the-test"
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Does what its script says, one entry per request, the last one for ever.
+
+    An entry is a reply, a status, seconds to wait before an empty reply, or raw bytes to send instead of a completion.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script, self.requests, self.keys, self.lock = ["1"], [], [], threading.Lock()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.requests.append(body)
+            self.server.keys.append(self.headers["Authorization"])
+            script = self.server.script
+            entry = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(entry, float):
+            time.sleep(entry)
+        status = entry if isinstance(entry, int) else 200
+        text = entry if isinstance(entry, str) else ""
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        reply = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
+        with suppress(OSError):  # the client may have left
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("retry-after-ms", "1")
+            self.end_headers()
+            self.wfile.write(entry if isinstance(entry, bytes) else reply.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with Endpoint() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(endpoint, *texts, **settings):
+    """Verdicts of a judge that asks about one text after the other."""
+    with_defaults = {"parallel": 1, "retries": 0, "timeout": 20.0, **settings}
+    return Chat("m", endpoint.url, **with_defaults)([Item(STRIP, text) for text in texts])
+
+
+def test_verdicts(endpoint):
+    endpoint.script = ["1", "3", "0", " 2.\n"]
+    assert ask(endpoint, "a", "b", "c", "d") == [0, 2, None, 1]
+
+
+def test_what_is_sent(endpoint):
+    ask(endpoint, " a cat ")
+    [request] = endpoint.requests
+    assert (request["model"], request["temperature"], endpoint.keys) == ("m", 0, [f"Bearer {SECRET}"])
+    [message] = request["messages"]
+    picture, words = message["content"]
+    header, data = picture["image_url"]["url"].split(",")
+    assert header == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == numbered(STRIP).size
+    assert "\na cat\n" in words["text"]
+    assert "from 1 to 3" in words["text"]
+
+
+def test_the_same_text_is_asked_once_and_an_empty_one_not(endpoint):
+    endpoint.script = ["2", "3"]
+    assert ask(endpoint, "a", "", " a", "b", " \n") == [1, None, 1, 2, None]
+    assert len(endpoint.requests) == 2
+
+
+def test_the_baseline_is_shown_if_wanted(endpoint):
+    item = Item(STRIP, "a cat", baseline="a dog")
+    for show in (False, True):
+        Chat("m", endpoint.url, show)([item])
+    without, shown = (
+        [part["text"] for part in r["messages"][0]["content"] if "text" in part] for r in endpoint.requests
+    )
+    assert ("a dog" in without[0], "a dog" in shown[0]) == (False, True)
+    Chat("m", endpoint.url, True)([Item(STRIP, "a cat")])
+    assert endpoint.requests[2] == endpoint.requests[0]
+
+
+def test_busy_and_broken_endpoints_are_asked_again(endpoint):
+    endpoint.script = [429, 500, 503, "2"]
+    assert ask(endpoint, "a", retries=3) == [1]
+    assert len(endpoint.requests) == 4
+
+
+def test_retries_end(endpoint):
+    endpoint.script = [429, 429, "2"]
+    [first, second] = ask(endpoint, "a", "b", retries=1)
+    assert isinstance(first, Failed)
+    assert "RateLimitError" in first.reason
+    assert second == 1
+
+
+def test_a_stalling_endpoint_is_given_up_and_asked_again(endpoint):
+    endpoint.script = [3.0, "2"]
+    assert ask(endpoint, "a", timeout=0.3, retries=1) == [1]
+    endpoint.script = [3.0, "2"]
+    [first, second] = ask(endpoint, "a", "b", timeout=0.3)
+    assert isinstance(first, Failed)
+    assert "Timeout" in first.reason
+    assert second == 1
+
+
+def test_nobody_there():
+    [verdict] = Chat("m", "http://127.0.0.1:9/v1", retries=0)([Item(STRIP, "a")])
+    assert isinstance(verdict, Failed)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    ["", "Panel 2", "2 or 3", "4", "-1", "two", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}'],
+)
+def test_nonsense_is_no_verdict(endpoint, junk):
+    endpoint.script = [junk]
+    [verdict] = ask(endpoint, "a")
+    assert isinstance(verdict, Failed)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_ends_the_asking(endpoint, status):
+    endpoint.script = [status, "1"]
+    verdicts = ask(endpoint, "a", "b", "c")
+    assert all(isinstance(verdict, Failed) for verdict in verdicts)
+    assert len(endpoint.requests) == 1
+
+
+def test_a_bad_request_is_the_items_own_affair(endpoint):
+    endpoint.script = [400, "1"]
+    assert [isinstance(verdict, Failed) for verdict in ask(endpoint, "a", "b")] == [True, False]
+
+
+def test_a_dry_run_counts_and_sends_nothing(endpoint, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    judge = Chat("m", endpoint.url, dry_run=True)
+    verdicts = judge([Item(STRIP, "a"), Item(STRIP, "a"), Item(STRIP, ""), Item(STRIP, "b" * 400)])
+    assert [isinstance(verdict, Failed) for verdict in verdicts] == [True, True, False, True]
+    assert not endpoint.requests
+    short = Chat("m", endpoint.url, dry_run=True)
+    short([Item(STRIP, "a"), Item(STRIP, "b")])
+    width, height = numbered(STRIP).size
+    assert judge.bill.tokens - short.bill.tokens in (99, 100)
+    assert judge.bill == Bill(2, 2, judge.bill.tokens)
+    assert short.bill.tokens > 2 * (width // 32) * (height // 32)
+
+
+def test_requests_run_side_by_side(endpoint):
+    endpoint.script = [0.5] * 4
+    start = time.monotonic()
+    ask(endpoint, *"abcd", parallel=4)
+    assert time.monotonic() - start < 1.8
+
+
+def test_name_and_version():
+    def version(*args, **settings):
+        return Chat(*args, dry_run=True, **settings).version
+
+    judge = Chat("m", "http://a/v1", dry_run=True)
+    assert isinstance(judge, Judge)
+    assert judge.name == "chat:m"
+    others = [version("n", "http://a/v1"), version("m", "http://b/v1"), version("m", "http://a/v1", show_baseline=True)]
+    assert len({judge.version, *others}) == 4
+    assert version("m", "http://a/v1", retries=9, timeout=1.0, parallel=1) == judge.version
+
+
+def test_the_endpoint_may_stand_in_the_environment(endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    judge = Chat("m")
+    assert judge([Item(STRIP, "a")]) == [0]
+    assert judge.version == Chat("m", endpoint.url).version
+
+
+def test_a_missing_key_or_package_is_told_at_once(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(InputError, match="set OPENAI_API_KEY"):
+        Chat("m")
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(InputError, match="needs the openai package"):
+        Chat("m", "http://127.0.0.1:9/v1")
+
+
+@pytest.mark.parametrize(("reply", "want"), [("0", None), ("1", 0), ("12.", 11)])
+def test_parse(reply, want):
+    assert parse(reply, 12) == want
+
+
+def test_numbered_shows_every_region_in_its_place():
+    image = Image.new("RGB", (300, 100))
+    boxes = ((0, 0, 100, 100), (100, 0, 300, 20), (298, 0, 300, 100))
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    for box, colour in zip(boxes, colours, strict=True):
+        image.paste(colour, box)
+    sheet = np.asarray(numbered(Photo("p", image, boxes))).astype(int)
+    places = [np.argwhere(np.abs(sheet - colour).sum(axis=2) < 60)[:, 1].mean() for colour in colours]
+    assert places == sorted(places)
+    labels = np.argwhere(sheet[:36].sum(axis=2) < 100)[:, 1]
+    assert np.histogram(labels, [0, (places[0] + places[1]) / 2, (places[1] + places[2]) / 2, 9999])[0].min() > 0
+    assert numbered(Photo("p", image.convert("L"), boxes)).mode == "RGB"
