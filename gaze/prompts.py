@@ -1,4 +1,7 @@
-"""The prompts of arXiv 2606.14703 word for word, and the words for panels. Panels count from 0 in arguments and from 1 in words."""
+"""The prompts of arXiv 2606.14703 word for word, and the words for panels.
+
+Panels count from 0 in arguments and from 1 in words.
+"""
 
 import numpy as np
 

@@ -74,7 +74,7 @@ def lower_discovery(model: Qwen3VL, mesh: Mesh, strips: int) -> jax.stages.Lower
 
 
 def lower_steering(model: Qwen3VL, mesh: Mesh, strips: int) -> jax.stages.Lowered:
-    """`qwen3vl_jax.generation.decoding.generate` with a `gaze.steering.masks.Steering`: per strip one answer steered to each panel."""
+    """`generate` with a `gaze.steering.masks.Steering`: per strip one answer steered to each panel."""
     put, rows = Placer(mesh), strips * PANELS
     text, length = model.config.text, PREFIX + QUESTION
     cells = PATCHES // model.config.vision.spatial_merge_size**2

@@ -1,7 +1,7 @@
 """Many questions about many strips: discovery and steered answers, in batches of few shapes and over any mesh.
 
-A strip is encoded once and what its prompts share is read once (`qwen3vl_jax.generation.shared_prefix`); its answers decode together with those
-of other strips, and one that is finished gives way to the next (`qwen3vl_jax.generation.continuous_batching`).
+A strip is encoded once and what its prompts share is read once (`qwen3vl_jax.generation.shared_prefix`); its answers decode
+together with those of other strips, and one that is finished gives way to the next (`continuous_batching`, beside it).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,7 @@ from gaze.pictures.padding_buckets import Shape, chunks, shapes
 from gaze.pictures.regions import region_keys
 from gaze.pictures.strips import Picture
 from gaze.steering.masks import Steering, first_row, steering
+from qwen3vl_jax.generation import continuous_batching
 from qwen3vl_jax.generation.continuous_batching import FREE, Prefilled
 from qwen3vl_jax.generation.decoding import State, begin, vocabulary
 from qwen3vl_jax.generation.sampling import Sampling

@@ -34,7 +34,7 @@ class Plan(Protocol):
 
 @struct.dataclass
 class State:
-    """Between two steps. Rows are independent of each other and may be at different steps (see `qwen3vl_jax.generation.continuous_batching`).
+    """Between two steps. Rows are independent of each other and may be at different steps (see `continuous_batching`).
 
     Attributes:
       cache: of the prompt, and behind it one slot per token of an answer.

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from gaze.report import html, plots, style
+from gaze.report import html as report_html
+from gaze.report import plots, style
 from gaze.report.html import TITLES, Chapter, Compared, Cover, Example, Plot, Table, interval, percent, write_report
 from qwen3vl_jax.errors import InputError
 
@@ -177,7 +178,7 @@ def test_numbers_stand_right_and_words_left(page):
     answers = Table(
         "t", ["a", "b", "c", "d", "e"], [["x", 1, "9.1 to 12.0%", 0.5, "1 of 2 judges"], ["y", 2, "–", 0.25, "3"]]
     )
-    assert [numeric for _, numeric in html._columns(answers)] == [False, True, True, True, False]
+    assert [numeric for _, numeric in report_html._columns(answers)] == [False, True, True, True, False]
     assert "gaze 1,234 80.0 to 95.0% 0.500" in page.text
     assert "Heads 1,152 Strength 10,000 Unmeasured –" in page.text
 
@@ -196,7 +197,7 @@ def test_numbers_stand_right_and_words_left(page):
     ],
 )
 def test_numbers_of_a_column_have_as_many_decimals(cells, shown):
-    assert html._column(cells) == shown
+    assert report_html._column(cells) == shown
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, folder):
@@ -246,8 +247,8 @@ def test_bad_chapters_are_refused_before_anything_is_written(tmp_path):
 def test_panels_of_the_example_may_differ_in_width():
     image = Image.new("L", (100, 10))
     steered = [("a", True), ("b", True)]
-    assert html._edges(Example(image, "", (), "", steered, (25, 75))) == [(0.0, 0.25), (0.25, 1.0)]
-    assert html._edges(Example(image, "", (), "", steered)) == [(0.0, 0.5), (0.5, 1.0)]
+    assert report_html._edges(Example(image, "", (), "", steered, (25, 75))) == [(0.0, 0.25), (0.25, 1.0)]
+    assert report_html._edges(Example(image, "", (), "", steered)) == [(0.0, 0.5), (0.5, 1.0)]
 
 
 def test_shares_and_intervals_read_well():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qwen3vl_jax.edits import Edits, Steer
-from qwen3vl_jax.generation.shared_prefix import branch, prefill_shared
+from qwen3vl_jax.generation.shared_prefix import fork, prefill_shared
 from qwen3vl_jax.inputs import Prompt
 
 from ...toys import Toy, batch_rows, encode, make_row
@@ -38,7 +38,7 @@ def steer(prompt: Prompt, first: int, start: int) -> Edits:
 
 @partial(jax.jit, static_argnames="start")
 def shared(model, prompt, vision, edits, first, start):
-    output = branch(model, prefill_shared(model, prompt, vision, first, start=start), edits, COPIES)
+    output = fork(model, prefill_shared(model, prompt, vision, first, start=start), edits, COPIES)
     return model.logits(output.hidden[:, -1]), output.cache
 
 
@@ -65,7 +65,7 @@ def test_equals_every_variant_by_itself(first: int, start: int, toy: Toy, scene:
     assert int(ours.filled) == int(cache.filled)
 
 
-def test_a_trunk_that_is_too_long_is_wrong(toy: Toy, scene: tuple) -> None:
+def test_a_prefix_that_is_too_long_is_wrong(toy: Toy, scene: tuple) -> None:
     """The control: edits that begin below it do not come out."""
     vision, prompt, many = scene
     edits = steer(many, 1, 0)
