@@ -40,7 +40,7 @@ Outcome = tuple[np.ndarray, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Comparison:
     """One prompt, with or without the random mask.
 
     Attributes:
@@ -82,7 +82,7 @@ class Report:
     """All runs on one checkpoint."""
 
     source: str
-    runs: tuple[Run, ...]
+    runs: tuple[Comparison, ...]
 
     @property
     def passed(self) -> bool:
@@ -157,7 +157,7 @@ def _reference(src: str | Path) -> Any:
     return model
 
 
-def _compare(model: Qwen3VL, case: Case, expected: Sequence[Outcome]) -> Iterator[Run]:
+def _compare(model: Qwen3VL, case: Case, expected: Sequence[Outcome]) -> Iterator[Comparison]:
     batch = build(case, model.config)
     vision = _encode(model.model.visual, batch.images)
     for mask, theirs in zip(_masks(batch, model.config), expected, strict=True):
@@ -173,7 +173,7 @@ def _compare(model: Qwen3VL, case: Case, expected: Sequence[Outcome]) -> Iterato
         agree, tie = _first_difference(ours[2], tokens, np.minimum(gaps, _margin_so_far(margin, ends)))
         largest = float(off[compared].max(initial=0)), float(off_attention.max())
         hidden = int((valid & ~compared).sum())
-        yield Run(case.name, mask is not None, *largest, int(layer), int(head), agree, STEPS, tie, hidden)
+        yield Comparison(case.name, mask is not None, *largest, int(layer), int(head), agree, STEPS, tie, hidden)
 
 
 def _margin_so_far(
@@ -290,7 +290,7 @@ def _first_difference(
     return int(first.min()), max(ties, default=None)
 
 
-def _line(run: Run) -> str:
+def _line(run: Comparison) -> str:
     name = run.prompt + (", masked" if run.masked else "")
     line = f"  {name:32} logits {run.logits:.1e}  attention {run.attention:.1e} (layer {run.layer}, head {run.head})"
     line += f"  greedy {run.agree}/{run.steps}"

@@ -17,7 +17,7 @@ Clip = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptSpec:
     """One prompt: images (rows, cols) and videos (frames, rows, cols), each behind some text; then `text` more tokens.
 
     Rows and columns count merged cells.
@@ -38,7 +38,7 @@ class Row:
 @dataclass(frozen=True)
 class Case:
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[PromptSpec, ...]
 
     def fits(self, config: Config) -> bool:
         """Whether the vocabulary has what the case needs."""
@@ -46,12 +46,14 @@ class Case:
 
 
 CASES = (
-    Case("one image", (Row(((2, 3),), 9),)),
-    Case("three images", (Row(((2, 3), (4, 2), (3, 3)), 7),)),
-    Case("two rows, left padding", (Row(((3, 2),), 24), Row(((2, 2), (2, 5)), 5))),
-    Case("over 500 tokens", (Row(((4, 6),), 500),)),
-    Case("a video", (Row(((5, 2, 3),), 9),)),
-    Case("videos and images", (Row(((2, 3), (5, 3, 2), (3, 2)), 7), Row(((4, 2, 2), (2, 2), (6, 2, 3)), 9))),
+    Case("one image", (PromptSpec(((2, 3),), 9),)),
+    Case("three images", (PromptSpec(((2, 3), (4, 2), (3, 3)), 7),)),
+    Case("two rows, left padding", (PromptSpec(((3, 2),), 24), PromptSpec(((2, 2), (2, 5)), 5))),
+    Case("over 500 tokens", (PromptSpec(((4, 6),), 500),)),
+    Case("a video", (PromptSpec(((5, 2, 3),), 9),)),
+    Case(
+        "videos and images", (PromptSpec(((2, 3), (5, 3, 2), (3, 2)), 7), PromptSpec(((4, 2, 2), (2, 2), (6, 2, 3)), 9))
+    ),
 )
 
 
@@ -75,7 +77,7 @@ def _pixels(
     return rng.integers(0, 256, (*frames, rows * settings.factor, cols * settings.factor, 3), np.uint8)
 
 
-def _prompt(rng: np.random.Generator, row: Row, config: Config) -> str:
+def _prompt(rng: np.random.Generator, row: PromptSpec, config: Config) -> str:
     """Some text, an image or a video between its marks, some text, ..."""
 
     def words(count: int) -> str:

@@ -18,7 +18,7 @@ from experiments.bench.checkpoint import MEDIUM, PANELS, SIZE, strip, write_chec
 from experiments.bench.report import Figure, Report, json_option, publish, say
 from experiments.bench.sides import Side, without_torch
 from gaze.prompts import VQA
-from gaze.steering.engine import Request, Settings, answers, encode
+from gaze.steering.engine import GenerationOptions, Request, answers, encode
 from gaze.steering.masks import MODES, PRECISIONS, schedule, steering
 from qwen3vl_jax.generation.decoding import generate, stream
 from qwen3vl_jax.generation.sampling import Sampling
@@ -69,7 +69,7 @@ def compilations(model: Qwen3VL, processor: Processor, size: tuple[int, int]) ->
     jax.monitoring.register_event_duration_secs_listener(listen)
     picture = strip(0, size)
     some = encode(model, processor, [picture], [VQA])
-    settings, key = Settings(GREEDY, TOKENS), jax.random.key(0)
+    settings, key = GenerationOptions(GREEDY, TOKENS), jax.random.key(0)
 
     def alone(targets: np.ndarray, **change: Any) -> None:
         plan = steering(prompt=some.prompt, regions=some.panels, targets=targets[None], **change)

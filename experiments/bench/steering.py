@@ -22,7 +22,7 @@ from experiments.bench.report import Figure, Report, json_option, medians, publi
 from experiments.bench.sides import Run, Side, without_torch
 from gaze.pictures.strips import Strip
 from gaze.prompts import VQA
-from gaze.steering.engine import Request, Settings, answers, unsteered
+from gaze.steering.engine import GenerationOptions, Request, answers, unsteered
 from gaze.steering.masks import schedule
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.load.load import load
@@ -73,7 +73,7 @@ def ours(folder: Path) -> Callable[[Sequence[Strip], Sequence[Heads], str], list
     """Opens the model; returns what answers about strips: first unsteered, then by condition, of such heads, and target."""
     without_torch()
     model, processor = load(folder)
-    settings = Settings(Sampling.make(), TOKENS)
+    settings = GenerationOptions(Sampling.make(), TOKENS)
 
     def answer(strips: Sequence[Strip], conditions: Sequence[Heads], rows: str) -> list[list[int]]:
         requests = []

@@ -13,7 +13,7 @@ What `diagnose` returns, and `gaze diagnose MODEL --json` prints:
     steering                 {gaze, random, all}: {accuracy, interval, n}, and the accuracy of each draw of random heads (draws)
     strength                 {curve: [{strength, accuracy, interval, n}], enough}: the least strength that reaches 95 % of what
                              the greatest does; null if that is nothing
-    cost                     {prompt, answer}: {before, after, taken}, attention of the steered heads by `attention_cost.KEYS`, null if
+    cost                     {prompt, answer}: {before, after, taken}, attention of the steered heads by `KEYS`, null if
                              there is none; {steered, unsteered}: {empty, junk, n}, shares of the answers
     grid                     {strips, photos}: {pictures, resized, cell, tokens: {least, median, most}, aligned, off, centreless}:
                              how many are resized, and how many have every edge of a panel or box between two tokens; how many

@@ -251,7 +251,9 @@ class Run:
         questions = [asked] * len(pictures) if isinstance(asked, str) else list(asked)
         texts = [[self.processor.chat(questions[number])] for number in kind]
         shape = shapes(self.processor, [pictures[number] for number in kind], texts, 1)[0]
-        how = asking.Settings(Sampling.make(stop=stop_tokens(self.processor)), max_new, strips=min(PICTURES, len(kind)))
+        how = asking.GenerationOptions(
+            Sampling.make(stop=stop_tokens(self.processor)), max_new, strips=min(PICTURES, len(kind))
+        )
         requests = [
             self._request(condition, place, aim)
             for condition in conditions

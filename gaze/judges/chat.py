@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from gaze.judges.judge import Failed, Item, Verdict, digest
+from gaze.judges.judge import Attribution, Failed, Item, digest
 from gaze.pictures.strips import Picture
 from qwen3vl_jax.errors import InputError
 
@@ -100,7 +100,7 @@ class Chat:
         wording = (QUESTION, BASELINE if self.show_baseline else "", REPLY_TOKENS)
         return digest(self.name, 1, self.base_url, wording, (HEIGHT, HEADER, GAP, QUALITY))
 
-    def __call__(self, items: Sequence[Item]) -> list[Verdict]:
+    def __call__(self, items: Sequence[Item]) -> list[Attribution]:
         keys = [(id(item.picture), item.text.strip(), item.baseline if self.show_baseline else None) for item in items]
         distinct = dict(zip(keys, items, strict=True))  # answers of one strip are often the same
         with ThreadPoolExecutor(self.parallel) as executor:
@@ -114,7 +114,7 @@ class Chat:
             baseline = BASELINE.format(text=item.baseline.strip())
         return QUESTION.format(count=len(item.picture), text=item.text.strip(), baseline=baseline)
 
-    def _judge(self, item: Item) -> Verdict:
+    def _judge(self, item: Item) -> Attribution:
         if not item.text.strip():
             return None
         if self.refused is not None:
@@ -154,7 +154,7 @@ class Chat:
             return Failed("what came back is no chat completion")
 
 
-def parse(reply: str, count: int) -> Verdict:
+def parse(reply: str, count: int) -> Attribution:
     """The region that a reply names: a number from 0 (none) to `count` and nothing else, but for a full stop."""
     found = re.fullmatch(r"\s*([0-9]{1,3})\.?\s*", reply)
     if not found or int(found[1]) > count:

@@ -37,7 +37,7 @@ class Failed:
     reason: str
 
 
-Verdict = int | None | Failed
+Attribution = int | None | Failed
 """The region that a text describes, from 0; None if it describes none in particular."""
 
 
@@ -53,7 +53,7 @@ class Judge(Protocol):
     def version(self) -> str:
         """Twelve hex digits over all that a verdict depends on beside its item: prompt, constants, weights."""
 
-    def __call__(self, items: Sequence[Item]) -> list[Verdict]: ...
+    def __call__(self, items: Sequence[Item]) -> list[Attribution]: ...
 
 
 def digest(*parts: object) -> str:
@@ -93,7 +93,7 @@ class Lexical:
     version: str
     rule: Callable[[str, Sequence[str]], int | None]
 
-    def __call__(self, items: Sequence[Item]) -> list[Verdict]:
+    def __call__(self, items: Sequence[Item]) -> list[Attribution]:
         return [self.rule(item.text, known_captions(item.picture)) for item in items]
 
 
@@ -175,7 +175,7 @@ def calibrate(judge: Judge, pictures: Sequence[Picture], seed: int = 0) -> Calib
     )
 
 
-def agreement(first: Sequence[Verdict], second: Sequence[Verdict]) -> float | None:
+def agreement(first: Sequence[Attribution], second: Sequence[Attribution]) -> float | None:
     """Cohen's kappa between two judges on the same items; "none in particular" is a verdict like the others.
 
     Items on which a judge failed are left out. None where kappa is undefined: without items, or if both judges give
@@ -239,9 +239,9 @@ def _other_order(picture: Picture, seed: int) -> list[int]:
     return [int(region) for region in order]
 
 
-def _right(verdicts: Sequence[Verdict], truth: Sequence[int]) -> Bool[np.ndarray, " item"]:
+def _right(verdicts: Sequence[Attribution], truth: Sequence[int]) -> Bool[np.ndarray, " item"]:
     return np.array([verdict == region for verdict, region in zip(verdicts, truth, strict=True)], bool)
 
 
-def _any_failed(*verdicts: Verdict) -> bool:
+def _any_failed(*verdicts: Attribution) -> bool:
     return any(isinstance(verdict, Failed) for verdict in verdicts)

@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Int32
 from PIL import Image
 
-from gaze.judges.judge import Failed, Item, Verdict, digest
+from gaze.judges.judge import Attribution, Failed, Item, digest
 from gaze.pictures.strips import Picture
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.images import smart_resize
@@ -67,7 +67,7 @@ class Likelihood:
     def version(self) -> str:
         return digest(self.name, 1, self.fingerprint, str(self.model.dtype), self.question, self.margin)
 
-    def __call__(self, items: Sequence[Item]) -> list[Verdict]:
+    def __call__(self, items: Sequence[Item]) -> list[Attribution]:
         about: dict[int, list[int]] = {}
         for number, item in enumerate(items):
             about.setdefault(id(item.picture), []).append(number)
@@ -75,7 +75,7 @@ class Likelihood:
         captions = [_captions(picture) for picture in pictures]
         said = [list(dict.fromkeys(items[number].text.strip() for number in some)) for some in about.values()]
         scores = self.scores(pictures, [[*known, *texts] for known, texts in zip(captions, said, strict=True)])
-        verdicts: dict[int, Verdict] = {}
+        verdicts: dict[int, Attribution] = {}
         for some, known, texts, table in zip(about.values(), captions, said, scores, strict=True):
             unbiased = table[len(known) :] - region_bias(table[: len(known)], known)[None]
             found = {
@@ -155,7 +155,7 @@ def region_bias(table: Scores, captions: Sequence[str]) -> Float[np.ndarray, " r
     return bias * max(0.0, 1 - chance / max(float(bias @ bias), np.finfo(float).tiny))
 
 
-def choose(scores: Float[np.ndarray, " region"], margin: float) -> Verdict:
+def choose(scores: Float[np.ndarray, " region"], margin: float) -> Attribution:
     """The region with the best score, None if its lead over the second is below `margin`."""
     if not np.isfinite(scores).all():
         return Failed("the model's scores are not finite numbers")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gaze.judges.judge import Failed, Verdict
+from gaze.judges.judge import Attribution, Failed
 
 PAPER_SAME, CODE_SAME = 0.9, 0.85
 """Overlap with the unsteered answer above which the paper, and from which its released code, call an answer unchanged."""
@@ -49,7 +49,7 @@ class Counts:
 
 
 def outcome(
-    text: str, verdict: Verdict, target: int, baseline: str | None = None, baseline_verdict: Verdict = None
+    text: str, verdict: Attribution, target: int, baseline: str | None = None, baseline_verdict: Attribution = None
 ) -> Outcome:
     """What became of an answer.
 
@@ -118,7 +118,7 @@ def same_by_code(text: str, baseline: str) -> bool:
     return words == others or _jaccard(set(words), set(others)) >= CODE_SAME
 
 
-def _kind(verdict: Verdict, target: int) -> Literal["hit", "wrong", "unattributable", "failed"]:
+def _kind(verdict: Attribution, target: int) -> Literal["hit", "wrong", "unattributable", "failed"]:
     if isinstance(verdict, Failed):
         return "failed"
     if verdict is None:

@@ -72,7 +72,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Settings:
+class GenerationOptions:
     """How answers are generated: how to sample and when to stop, and how many strips and answers at once."""
 
     sampling: Sampling
@@ -135,7 +135,7 @@ def answers(
     strips: Sequence[Picture],
     question: str | Sequence[str],
     requests: Sequence[Request],
-    settings: Settings,
+    settings: GenerationOptions,
     progress: Progress = lambda done: None,
     shape: Shape | None = None,
 ) -> list[Int32[np.ndarray, " token"]]:
@@ -197,7 +197,7 @@ def _prefilled_batches(
     rows: Sequence[Sequence[int]],
     copies: int,
     requests: Sequence[Request],
-    settings: Settings,
+    settings: GenerationOptions,
     shape: Shape,
 ) -> Iterator[Prefilled]:
     """The answers about some strips, at most `copies` about each at a time; `rows` has the numbers of the asks about each."""

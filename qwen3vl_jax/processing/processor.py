@@ -64,7 +64,7 @@ class Batch(NamedTuple):
     grids: Int[np.ndarray, "image 2"]
 
 
-class Row(NamedTuple):
+class TokenRow(NamedTuple):
     """One prompt before padding: its tokens, and which entries of the `Images` its placeholders show, in order."""
 
     tokens: Int[np.ndarray, " seq"]
@@ -170,7 +170,7 @@ class Processor:
             first += len(clip.seconds)
         return numbered
 
-    def _row(self, text: str, pictures: Sequence[int], clips: Sequence[Numbered], grids: Sequence[Grid]) -> Row:
+    def _row(self, text: str, pictures: Sequence[int], clips: Sequence[Numbered], grids: Sequence[Grid]) -> TokenRow:
         """One row, before padding; `grids` are those of all entries."""
         text = _timed(text, [clip for clip, _ in clips])
         tokens = np.array(self.tokenizer(text)["input_ids"], np.int32)
@@ -186,7 +186,7 @@ class Processor:
         numbers = entry[entry >= 0].tolist()
         repeats = np.ones(len(tokens), np.int64)
         repeats[entry >= 0] = [math.prod(grids[number]) // self.settings.merge_size**2 for number in numbers]
-        return Row(np.repeat(tokens, repeats), numbers)
+        return TokenRow(np.repeat(tokens, repeats), numbers)
 
 
 def _timed(text: str, clips: Sequence[Clip]) -> str:
@@ -198,7 +198,7 @@ def _timed(text: str, clips: Sequence[Clip]) -> str:
 
 
 def _prompt(
-    rows: Sequence[Row], grids: Sequence[Grid], images: Images | None, config: Config, length: int | None
+    rows: Sequence[TokenRow], grids: Sequence[Grid], images: Images | None, config: Config, length: int | None
 ) -> Prompt:
     """Left-pads rows into one `Prompt`."""
     tokens, numbers = zip(*rows, strict=True)

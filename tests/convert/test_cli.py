@@ -9,7 +9,7 @@ import pytest
 
 import convert.verify
 from convert import cli
-from convert.verify import Report, Run
+from convert.verify import Comparison, Report
 from qwen3vl_jax.load.source import open_checkpoint
 
 Command = Callable[..., int]
@@ -85,7 +85,7 @@ def test_verify_prints_its_verdict(
     status: int,
     word: str,
 ) -> None:
-    run = Run("one image", True, off, 2e-6, layer=3, head=1, agree=12, steps=20, tie=2e-5)
+    run = Comparison("one image", True, off, 2e-6, layer=3, head=1, agree=12, steps=20, tie=2e-5)
     monkeypatch.setattr(convert.verify, "verify", lambda src: Report(src, (run,)))
     assert command("verify", "somewhere") == status
     printed = capsys.readouterr().out

@@ -17,7 +17,7 @@ from convert import verify as verify_module
 from convert.convert import convert
 from convert.router_ties import comparable
 from convert.verify import ATTENTION, LOGITS, Report, verify
-from convert.verify_prompts import Case, Row
+from convert.verify_prompts import Case, PromptSpec
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.load.load import load_model
 from qwen3vl_jax.load.source import open_checkpoint
@@ -26,7 +26,7 @@ from qwen3vl_jax.weights import Tensor, disassemble
 
 from ..toys import make_toy, moe_config
 
-MIXED = Case("mixed", (Row(((2, 3),), 24), Row(((2, 2), (2, 5)), 5)))
+MIXED = Case("mixed", (PromptSpec(((2, 3),), 24), PromptSpec(((2, 2), (2, 5)), 5)))
 Weights = dict[str, torch.Tensor]
 
 

@@ -12,15 +12,18 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from convert.convert import to_orbax
-from convert.verify import ATTENTION, LOGITS, Report, Run, _first_difference, verify
-from convert.verify_prompts import CASES, Case, Row
+from convert.verify import ATTENTION, LOGITS, Comparison, Report, _first_difference, verify
+from convert.verify_prompts import CASES, Case, PromptSpec
 from qwen3vl_jax import attention, rope, vision
 
 NewToy = Callable[..., Path]
 
 # One, two and three images of different sizes, a video, and left padding, in a single program.
-MIXED = Case("mixed", (Row(((2, 3),), 24), Row(((2, 2), (3, 2, 2), (2, 5)), 5), Row(((2, 3), (4, 2), (3, 3)), 7)))
-VIDEO = Case("video", (Row(((4, 2, 3),), 9),))
+MIXED = Case(
+    "mixed",
+    (PromptSpec(((2, 3),), 24), PromptSpec(((2, 2), (3, 2, 2), (2, 5)), 5), PromptSpec(((2, 3), (4, 2), (3, 3)), 7)),
+)
+VIDEO = Case("video", (PromptSpec(((4, 2, 3),), 9),))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -180,10 +183,10 @@ def test_a_mask_on_the_wrong_heads_fails_by_far(telling_toy: Path, damaged: pyte
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_numbers_that_are_none_fail(number: float) -> None:
-    assert Run("", False, 0.0, 0.0, layer=0, head=0, agree=20, steps=20, tie=None).passed
-    assert not Run("", False, number, 0.0, layer=0, head=0, agree=20, steps=20, tie=None).passed
-    assert not Run("", False, 0.0, number, layer=0, head=0, agree=20, steps=20, tie=None).passed
-    assert not Run("", False, 0.0, 0.0, layer=0, head=0, agree=3, steps=20, tie=number).passed
+    assert Comparison("", False, 0.0, 0.0, layer=0, head=0, agree=20, steps=20, tie=None).passed
+    assert not Comparison("", False, number, 0.0, layer=0, head=0, agree=20, steps=20, tie=None).passed
+    assert not Comparison("", False, 0.0, number, layer=0, head=0, agree=20, steps=20, tie=None).passed
+    assert not Comparison("", False, 0.0, 0.0, layer=0, head=0, agree=3, steps=20, tie=number).passed
 
 
 def test_first_difference_of_greedy_tokens() -> None:

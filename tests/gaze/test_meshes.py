@@ -9,7 +9,7 @@ from gaze.discovery.scores import Mass
 from gaze.heads import HeadSet
 from gaze.pictures.strips import Strip
 from gaze.steering import engine as asking
-from gaze.steering.engine import Request, Settings
+from gaze.steering.engine import GenerationOptions, Request
 from gaze.steering.masks import schedule
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.sharding import make_mesh
@@ -33,7 +33,7 @@ def run(strips: list[Strip], mesh: tuple[int, int] | None) -> tuple[Mass, list[l
     requests += [Request(strip, HEADS, schedule([(0, 1)]), rows="text") for strip in range(5)] + [
         asking.unsteered(model, 2)
     ]
-    settings = Settings(Sampling.make(stop=[594]), max_new=8, batch=8, strips=4)
+    settings = GenerationOptions(Sampling.make(stop=[594]), max_new=8, batch=8, strips=4)
     mass = asking.discover(model, processor, strips, QUESTIONS, batch=4)
     said = asking.answers(model, processor, strips, QUESTIONS[0], requests, settings)
     return mass, [tokens.tolist() for tokens in said]

@@ -12,8 +12,8 @@ from gaze.report import plots_layers
 from gaze.report.html import Plot, Table
 from gaze.report.plots import Line, Role
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
+Result = Mapping[str, Any]
+Rows = Sequence[Result]
 Cells = tuple[str | int | float, ...]
 Points = Float[np.ndarray, "layer _ 2"]
 
@@ -28,7 +28,7 @@ COUNTS: dict[str, Role] = {"6": "gaze", "4": "localization", "3": "image"}
 ADDED = ("reverse", "known", "other", "random", "places", "random places", "back reverse", "back places")
 
 
-def plots(results: Row, points: Points, first: Points) -> list[Plot]:
+def plots(results: Result, points: Points, first: Points) -> list[Plot]:
     """Every figure that there are numbers for."""
     six = results["panels"]["6"]
     by_direction = [(*label, six[name]) for name, label in LABELS.items()]
@@ -70,7 +70,7 @@ def separation(name: str, silhouettes: Sequence[float], points: Points, words: s
     return Plot(name, figure, words, "PCA of normal and reverse prompts")
 
 
-def orders(results: Row) -> Plot:
+def orders(results: Result) -> Plot:
     six, layer = results["panels"]["6"], results["chosen"]["reverse"]
     measured = np.array([row["flip"] for row in results["orders"] if "flip" in row])
     marked = {"reverse": six["reverse"][layer]["flip"]} if six["reverse"] else {}
@@ -80,7 +80,7 @@ def orders(results: Row) -> Plot:
     )
 
 
-def narration(found: Row) -> Plot:
+def narration(found: Result) -> Plot:
     names = [name for name in found["conditions"] if not name.startswith("random")]
     rows = [found["conditions"][name] for name in names]
     low, high = zip(*(row["last_first_interval"] for row in rows), strict=True)
@@ -93,7 +93,7 @@ def narration(found: Row) -> Plot:
     return Plot("narration", drawing.rows(names, lines, label="narrations"), words, "free narration")
 
 
-def tables(results: Row) -> list[Table]:
+def tables(results: Result) -> list[Table]:
     """All numbers."""
     panels = results["panels"]
     effects = [effect(count, name, row) for count, few in panels.items() for name in ADDED for row in few.get(name, [])]
@@ -141,49 +141,49 @@ def tables(results: Row) -> list[Table]:
     ]  # fmt: skip
 
 
-def effect(panels: str, name: str, row: Row) -> Cells:
+def effect(panels: str, name: str, row: Result) -> Cells:
     ends = row["difference_interval"]
     moved = f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "–"
     shares = (percent(row["flip"]), bounds(row["interval"]), percent(row["stay"]), percent(row["neither"]))
     return (panels, name, row["layer"], *shares, f"{row['difference']:+.2f}", moved, row["answers"])
 
 
-def place(panels: str, name: str, row: Row) -> Cells:
+def place(panels: str, name: str, row: Result) -> Cells:
     return (panels, name, row["place"], percent(row["flip"]), bounds(row["interval"]), row["answers"])
 
 
-def other_order(row: Row) -> Cells:
+def other_order(row: Result) -> Cells:
     shares = (maybe(row, "flip"), bounds(row.get("interval")), maybe(row, "stay"), maybe(row, "neither"))
     return (listed(row["order"]), share(row["asked"]), row.get("answers", 0), *shares, maybe(row, "places"))
 
 
-def wording(row: Row) -> Cells:
+def wording(row: Result) -> Cells:
     alone = (share(row["asked"]["normal"]), share(row["asked"]["reverse"]), row.get("answers", 0))
     return (row["question"], *alone, maybe(row, "flip"), bounds(row.get("interval")), maybe(row, "places"))
 
 
-def told(name: str, row: Row) -> Cells:
+def told(name: str, row: Result) -> Cells:
     ends = f"{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}" if row["interval"] else "–"
     shares = [percent(row[what]) for what in ("last_first", "first_first", "backwards")]
     lost = (f"{row['sentences']:.1f}", percent(row["lost"]))
     return (name, rho(row), ends, f"{row['defined']} of {row['narrations']}", *shares, *lost)
 
 
-def randoms(cases: Row) -> list[Row]:
+def randoms(cases: Result) -> list[Result]:
     """The random conditions among those of the narrations."""
     return [one for name, one in cases.items() if name.startswith("random")]
 
 
-def flipped(row: Row) -> str:
+def flipped(row: Result) -> str:
     """A share of flips with its interval."""
     return percent(row["flip"]) + (f" ({bounds(row['interval'])})" if row["interval"] else "")
 
 
-def share(found: Row) -> str:
+def share(found: Result) -> str:
     return percent(found["value"])
 
 
-def maybe(row: Row, name: str) -> str:
+def maybe(row: Result, name: str) -> str:
     return percent(row[name]) if row.get(name) is not None else "–"
 
 
@@ -191,7 +191,7 @@ def bounds(ends: Sequence[float] | None) -> str:
     return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else "–"
 
 
-def rho(row: Row, sign: int = 1) -> str:
+def rho(row: Result, sign: int = 1) -> str:
     return "undefined" if row["correlation"] is None else f"{sign * row['correlation']:+.2f}"
 
 

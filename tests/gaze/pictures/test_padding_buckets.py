@@ -11,7 +11,7 @@ from gaze.heads import HeadSet
 from gaze.pictures.padding_buckets import Shape, buckets, chunks, shapes
 from gaze.pictures.strips import Strip
 from gaze.steering import engine as asking
-from gaze.steering.engine import Request, Settings, _pieces
+from gaze.steering.engine import GenerationOptions, Request, _pieces
 from gaze.steering.masks import schedule
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.generation.continuous_batching import FREE
@@ -81,7 +81,7 @@ def test_answers_do_not_depend_on_what_else_is_asked(library: tuple, strips: lis
     requests += [Request(4, high, schedule([(0, 2)]), rows=rows) for rows in ("text", "answer", "decoded", "prompt")]
     requests += [Request(5, high, schedule([(0, 1)]), mode="max_suppress_all", precision="uniform")]
     question = "What is happening in this panel of the comic strip?"
-    settings = Settings(Sampling.make(), max_new=6, batch=8, strips=3)
+    settings = GenerationOptions(Sampling.make(), max_new=6, batch=8, strips=3)
     combined = asking.answers(model, processor, strips, question, requests, settings)
     for ask, tokens in zip(requests, combined, strict=True):
         (alone,) = asking.answers(model, processor, strips, question, [ask], settings)
