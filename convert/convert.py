@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from qwen3vl_jax.files.new_folder import new_folder
+from qwen3vl_jax.files.write import new_folder
 from qwen3vl_jax.load.checkpoint import SIDE_FILES, Checkpoint
 from qwen3vl_jax.load.orbax_files import LazyArray, is_orbax, write_orbax
 from qwen3vl_jax.load.safetensors_files import write_safetensors

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_json
 
 Head = tuple[int, int]
 """(layer, head), from 0."""
@@ -88,13 +89,13 @@ class HeadSet:
     def save(self, path: str | os.PathLike) -> None:
         """Writes the file described above, whole or not at all."""
         names = ("model", "revision", "score", "settings")
-        _write_json(path, {"version": VERSION, **{n: getattr(self, n) for n in names}, "heads": self._rows()})
+        write_json(path, {"version": VERSION, **{n: getattr(self, n) for n in names}, "heads": self._rows()})
 
     def save_ranking(self, path: str | os.PathLike) -> None:
         """Writes the ranking file of the paper's code; InputError if the heads have no scores."""
         if not self.scores:
             raise InputError("a ranking needs a score for each head, but these heads have none")
-        _write_json(path, self._rows())
+        write_json(path, self._rows())
 
     def top(self, count: int) -> "HeadSet":
         """The first `count` heads; InputError unless there are that many."""
@@ -232,11 +233,3 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"there is no head set at {path}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a head set ({error}): give a JSON file") from None
-
-
-def _write_json(path: str | os.PathLike, content: Any) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(target)

@@ -11,7 +11,6 @@ from rich.console import Console
 from experiments.commands.runner import NAMES, experiment, perform
 from experiments.commands.tables import steering_table
 from experiments.paper.steering_study import example
-from experiments.run.records import write_json
 from experiments.run.run import Run
 from experiments.run.settings import Settings, as_saved
 from gaze.judges.by_name import make_judge
@@ -19,6 +18,7 @@ from gaze.judges.chat import Chat
 from gaze.judges.judge import Item
 from gaze.report.html import Chapter, Cover, write_report
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_json
 
 SHORT = ("e1_discovery", "e5_static")
 """The experiments of the short run: find the heads, and steer with them."""

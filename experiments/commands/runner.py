@@ -10,10 +10,10 @@ import click
 
 from experiments.commands.options import distributed_options, options
 from experiments.run import processes
-from experiments.run.records import write_json
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
 from gaze.report.html import Chapter
+from qwen3vl_jax.files.write import write_json
 
 NAMES = (
     "e1_discovery",

@@ -19,7 +19,6 @@ from experiments.data.sources import Purpose
 from experiments.paper.reports import discovery as discovery_report
 from experiments.paper.steering_study import every_panel
 from experiments.run.conditions import Condition
-from experiments.run.records import write_json
 from experiments.run.run import Run, progress
 from experiments.run.summaries import measured
 from gaze.discovery.baselines import Elbow, ImageAttention, image_attention, image_heads, localization_heads
@@ -39,6 +38,7 @@ from gaze.prompts import DISCOVERY, ORDINALS, STATIC, fill
 from gaze.report.html import Chapter
 from gaze.steering import engine as asking
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_json
 
 NUMBER, NAME, TITLE = 1, "e1_discovery", "Which heads look at the panel that is asked about?"
 

@@ -32,7 +32,7 @@ from gaze.report.html import Chapter
 from gaze.report.plots_pictures import boxes as draw_boxes
 from gaze.statistics import Estimate, accuracy, against_controls, difference, group_accuracy
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.new_folder import new_folder
+from qwen3vl_jax.files.write import new_folder
 
 NUMBER, NAME, TITLE = 8, "e8_natural", "Pictures without panels: held to an object, does the model name it?"
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from experiments.run.formatting import percent
-from experiments.run.records import write_json
 from experiments.run.run import Run
 from gaze.judges.by_name import make_judge
 from gaze.judges.judge import Judge, agreement, calibrate
 from gaze.report.html import Chapter, Plot, Table
 from gaze.report.plots_compare import picks
+from qwen3vl_jax.files.write import write_json
 
 NUMBER, NAME, TITLE = 10, "judge_calibration", "How far can the judges be trusted?"
 

@@ -5,9 +5,9 @@ import json
 import shutil
 from pathlib import Path
 
-from experiments.run.records import write_json
 from experiments.run.settings import Settings
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_json
 
 
 def claim(folder: Path, settings: Settings) -> None:

@@ -6,7 +6,6 @@ happened on the way, its bytes are the same.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import click
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_text
 
 Row = dict[str, Any]
 
@@ -94,31 +94,6 @@ class Records:
                 click.echo(f"{self.path}:{number} cannot be read and is left out", err=True)
         for key in [key for key, rows in self._chunks.items() if len(rows) > rows[0]["of"]]:
             del self._chunks[key]  # written once before a kill and once, in part, behind a spoiled line
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path} ({error.strerror}): make room and start again") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all; numbers that are none become null."""
-    write_text(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _line(row: Row) -> str:

@@ -29,7 +29,7 @@ from experiments.run.conditions import Aim, Condition, alike
 from experiments.run.meshes import open_mesh
 from experiments.run.models import TESTBED, open_model, revision, source
 from experiments.run.processes import agree, several
-from experiments.run.records import Records, Row, write_json
+from experiments.run.records import Records, Row
 from experiments.run.settings import Settings
 from gaze.heads import HeadSet, random_heads
 from gaze.judges.by_name import check_judge, make_judge
@@ -41,6 +41,7 @@ from gaze.pictures.strips import Picture, Strip
 from gaze.steering import engine as asking
 from gaze.steering.engine import Request
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor

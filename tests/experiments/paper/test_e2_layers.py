@@ -28,7 +28,7 @@ from experiments.paper.layer_steering.reverse_narration import (
     tellings,
     trials,
 )
-from experiments.run.records import Records, write_json
+from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.run.settings import presets
 from experiments.testbed.strips import draw_strips
@@ -38,6 +38,7 @@ from gaze.prompts import LETTER
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 

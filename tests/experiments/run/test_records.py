@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.run.records import Records, write_json, write_text
+from experiments.run.records import Records
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_json, write_text
 
 KEYS = ["a/0", "b/0", "a/16"]
 CHUNKS = {key: [{"n": number, "text": f"{key} \N{SNOWMAN}\n{number}"} for number in range(3)] for key in KEYS}
