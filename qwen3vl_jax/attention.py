@@ -69,7 +69,7 @@ def read(
     taps: Taps,
 ) -> Readings:
     """What the tapped queries look at, causally; arguments as of `attend`, keys of `taps` in the order of the parts."""
-    weights = jax.nn.softmax(_scores(q, parts, seen, edits, taps.rows, causal=True), axis=-1)
+    weights = jax.nn.softmax(_scores(q, parts, seen, edits, taps.query_positions, causal=True), axis=-1)
     weights = weights.astype(q.dtype).astype(jnp.float32)
     groups = jnp.broadcast_to(taps.groups, (len(q), *taps.groups.shape[1:])).astype(jnp.float32)
     mass = jnp.einsum("bkgrs,bns->brkgn", weights, groups, precision="highest")
@@ -109,10 +109,10 @@ def _edit(
     if edits.steer is not None:
         steer = edits.steer
         keys = steer.keys[:, None, :]
-        keys = keys if steer.rows is None else keys * _take(steer.rows, rows, 1)[:, :, None]
+        keys = keys if steer.query_mask is None else keys * _take(steer.query_mask, rows, 1)[:, :, None]
         heads = rearrange(steer.heads, "b (kv g) -> b kv g 1 1", kv=kv)
         bias = (heads * keys[:, None, None]).astype(jnp.float32)
-        scores = jnp.where(steer.uniform[:, None, None, None, None] & (bias != 0), 0, scores) + bias
+        scores = jnp.where(steer.replace_scores[:, None, None, None, None] & (bias != 0), 0, scores) + bias
     if edits.head_mask is not None:
         mask = edits.head_mask if edits.head_mask.shape[2] == 1 else _take(edits.head_mask, rows, 2)
         one = mask.shape[1] == 1

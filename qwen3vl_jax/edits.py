@@ -19,16 +19,16 @@ class Steer:
     Attributes:
       heads: 1 for a steered head, 0 for the others.
       keys: what is added to a steered head's scores at each key: +strength, -strength or 0.
-      uniform: where True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding 10,000
-        in bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
-      rows: 1 where a query carries the mask, 0 where it does not; None where all do. A caller gives it per cache slot, as
+      replace_scores: where True the scores of a steered head at keys != 0 are *replaced* by that number, which is what adding
+        10,000 in bfloat16 does (its spacing there is 64); if False it is added and the head keeps the order of its scores.
+      query_mask: 1 where a query carries the mask, 0 where it does not; None where all do. A caller gives it per cache slot, as
         `keys`, a layer gets it per query of its pass.
     """
 
     heads: Float[Array, "*layer #batch heads"]
     keys: Float[Array, "#batch key"]
-    uniform: Bool[Array, "#batch"]
-    rows: Float[Array, "#batch row"] | None = None
+    replace_scores: Bool[Array, "#batch"]
+    query_mask: Float[Array, "#batch query"] | None = None
 
 
 @struct.dataclass
@@ -54,8 +54,10 @@ class Edits:
         """The same edits as a pass of `count` queries needs them, behind a cache of `past` slots, into slot `first`."""
         steer, mask = self.steer, self.head_mask
         if steer is not None:
-            rows = None if steer.rows is None else lax.dynamic_slice_in_dim(steer.rows, first, count, axis=1)
-            steer = replace(steer, keys=slice_keys(steer.keys, past, first, count), rows=rows)
+            rows = (
+                None if steer.query_mask is None else lax.dynamic_slice_in_dim(steer.query_mask, first, count, axis=1)
+            )
+            steer = replace(steer, keys=slice_keys(steer.keys, past, first, count), query_mask=rows)
         return replace(self, head_mask=None if mask is None else slice_keys(mask, past, first, count), steer=steer)
 
     def stack(self, layers: int) -> tuple[Array | None, ...]:
@@ -71,8 +73,8 @@ class Edits:
     def of_last_row(self) -> "Edits":
         """Those of a layer for the last query of its pass alone."""
         steer = self.steer
-        if steer is not None and steer.rows is not None:
-            steer = replace(steer, rows=steer.rows[:, -1:])
+        if steer is not None and steer.query_mask is not None:
+            steer = replace(steer, query_mask=steer.query_mask[:, -1:])
         mask = None if self.head_mask is None else self.head_mask[:, :, -1:]
         return Edits(mask, steer, None if self.residual is None else self.residual[:, -1:])
 
@@ -82,13 +84,13 @@ class Taps:
     """What to read.
 
     Attributes:
-      rows: the query rows that are read, as indices into this pass's sequence.
+      query_positions: of the queries that are read, as indices into this pass's sequence.
       groups: sets of keys (a panel, the sink, the text; the identity for single tokens) as weights, usually 0 or 1.
       weigh_values: also weigh each key's attention by the norm of its value vector (Kobayashi et al. 2020).
       residual: also read the residual stream behind every layer.
     """
 
-    rows: Int32[Array, "#batch row"]
+    query_positions: Int32[Array, "#batch row"]
     groups: Float[Array, "#batch group key"]
     weigh_values: bool = struct.field(pytree_node=False, default=False)
     residual: bool = struct.field(pytree_node=False, default=False)

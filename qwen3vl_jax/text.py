@@ -140,7 +140,7 @@ class Decoder(nnx.Module):
                 x, readings = block(x, angles, parts(own), seen, edits, taps)
                 x = _behind_layer(x, number, deepstack, edits)
                 if readings is not None and taps is not None and taps.residual:
-                    rows = jnp.broadcast_to(taps.rows, (x.shape[0], taps.rows.shape[1]))
+                    rows = jnp.broadcast_to(taps.query_positions, (x.shape[0], taps.query_positions.shape[1]))
                     residual = jnp.take_along_axis(x, rows[:, :, None], axis=1)
                     readings = Readings(readings.mass, readings.value_mass, residual)
                 return x, (own, readings)

@@ -19,7 +19,7 @@ from experiments.bench.report import Figure, Report, json_option, publish, say
 from experiments.bench.sides import Side, without_torch
 from gaze.prompts import VQA
 from gaze.steering.engine import GenerationOptions, Request, answers, encode
-from gaze.steering.masks import MODES, PRECISIONS, schedule, steering
+from gaze.steering.masks import BIASES, MODES, schedule, steering
 from qwen3vl_jax.generation.decoding import generate, stream
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.load.load import load
@@ -98,7 +98,7 @@ def changes(model: Qwen3VL) -> list[dict[str, Any]]:
     found = [change]
     more: list[dict[str, Any]] = [dict(targets=schedule([(0, 4)], TOKENS)), dict(heads=every), dict(strength=3.0)]
     more += [dict(targets=schedule([(0, 1), (5, 3), (9, -1)], TOKENS))]
-    more += [dict(mode=mode) for mode in MODES] + [dict(precision=precision) for precision in PRECISIONS]
+    more += [dict(mode=mode) for mode in MODES] + [dict(bias=bias) for bias in BIASES]
     for one in more:
         change = {**change, **one}
         found.append(change)

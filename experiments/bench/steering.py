@@ -81,7 +81,7 @@ def ours(folder: Path) -> Callable[[Sequence[Strip], Sequence[Heads], str], list
             requests.append(unsteered(model, number))
             for heads in conditions:
                 aims = [schedule([(0, panel)]) for panel in range(PANELS)]
-                requests += [Request(number, heads, aim, STRENGTH, rows=rows) for aim in aims]
+                requests += [Request(number, heads, aim, STRENGTH, query_positions=rows) for aim in aims]
         return [tokens.tolist() for tokens in answers(model, processor, strips, VQA, requests, settings)]
 
     return answer

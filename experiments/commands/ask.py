@@ -38,7 +38,7 @@ class Look:
     top: int | None
     strength: float
     mode: str
-    precision: str
+    bias: str
     decode_only: bool
 
 
@@ -121,7 +121,7 @@ def _plan(
         schedule([(int(look.decode_only), target)])[None],
         look.strength,
         look.mode,
-        look.precision,
+        look.bias,
     )
 
 

@@ -30,7 +30,7 @@ def cli() -> None:
     "--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores."
 )
 @click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
-@click.option("--precision", type=click.Choice(["ordered", "uniform"]), default="ordered", show_default=True)
+@click.option("--bias", type=click.Choice(["add", "replace"]), default="add", show_default=True)
 @click.option(
     "--decode-only", is_flag=True, help="Steer from the first decoded token on, not while the prompt is read."
 )
@@ -45,7 +45,7 @@ def ask_command(
     top: int | None,
     strength: float,
     mode: str,
-    precision: str,
+    bias: str,
     decode_only: bool,
     max_new: int,
     model: str | None,
@@ -57,7 +57,7 @@ def ask_command(
 
     look = None
     if look_at is not None:
-        look = Look(parse_place(look_at), panels, heads, top, strength, mode, precision, decode_only)
+        look = Look(parse_place(look_at), panels, heads, top, strength, mode, bias, decode_only)
     for piece in ask(model or "testbed", dtype, mesh, image, question, look, max_new):
         click.echo(piece, nl=False)
     click.echo()

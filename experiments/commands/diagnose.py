@@ -140,7 +140,7 @@ def costs(run: Run) -> dict[str, Any]:
     alone = _said(rows, "unsteered", None)
 
     def read(target: int, said: list[np.ndarray], strength: float) -> np.ndarray:
-        how = (given.static, strength, given.mode, given.precision)
+        how = (given.static, strength, given.mode, given.bias)
         return attention_cost.shares(run.model, run.processor, strips, STATIC, target, said, heads, *how)
 
     def measure() -> dict[str, np.ndarray]:

@@ -36,7 +36,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "draws": dict(type=COUNT, help="Random head sets to compare with (default: 10)."),
     "strength": dict(type=float, help="Added to, or subtracted from, the attention scores (default: 10000)."),
     "mode": dict(type=click.Choice(MODES), help="What is raised and what lowered (default: boost_suppress)."),
-    "precision": dict(type=click.Choice(["ordered", "uniform"]), help="(default: ordered)"),
+    "bias": dict(
+        type=click.Choice(["add", "replace"]), help="Add the strength to the scores, or replace them (default: add)."
+    ),
     "segment": dict(type=COUNT, help="Tokens of a part of a scheduled narration (default: 50; testbed 7)."),
     "photos": dict(help="Pictures with boxes: testbed, or coco:ANNOTATIONS,FOLDER (default: testbed)."),
     "images": dict(type=FEW, help="How many of them (default: 60)."),

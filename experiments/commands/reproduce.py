@@ -80,7 +80,7 @@ def cover(run: Run, chapters: Sequence[Chapter]) -> Cover:
             f"{given.evaluation} to evaluate on",
         ),
         ("judge", run.judge.name),
-        ("steering", f"{given.mode}, strength {given.strength:g}, {given.precision}"),
+        ("steering", f"{given.mode}, strength {given.strength:g}, {given.bias}"),
         ("random draws", given.draws),
         ("seed", given.seed),
     ]

@@ -122,7 +122,7 @@ def _condition(
     # An answer has no more tokens than the schedule: what comes after it would be about no segment.
     room = max(map(len, strips)) * segment
     tags = {"kind": name.split()[0].rstrip(","), "convention": convention, "orders": orders, **tags}
-    return Condition(name, DYNAMIC, room, aims, heads, rows=rows, tags=tags)
+    return Condition(name, DYNAMIC, room, aims, heads, query_positions=rows, tags=tags)
 
 
 def _schedules(run: Run, orders: str) -> dict[str, Order]:

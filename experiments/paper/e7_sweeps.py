@@ -23,13 +23,13 @@ from gaze.heads import HeadSet, all_heads
 from gaze.prompts import STATIC
 from gaze.report import plots
 from gaze.report.html import Chapter, Compared, Plot, Table
-from gaze.steering.masks import MODES, PRECISIONS, ROWS
+from gaze.steering.masks import BIASES, MODES, QUERY_POSITIONS
 
 NUMBER, NAME, TITLE = 7, "e7_sweeps", "How many heads, how strong, with which words, on which rows?"
 
 STRIPS = 32
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 16.0, 32.0, 100.0, 1000.0, 10_000.0)
-TAGS = ("sweep", "ranking", "count", "draw", "which", "size", "scores", "wording")
+TAGS = ("sweep", "ranking", "count", "draw", "which", "size", "bias", "wording")
 RANKINGS = ("gaze", *e1_discovery.BASELINES)
 
 
@@ -67,13 +67,13 @@ def variants(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             yield {"sweep": "strength", "which": name, "size": strength}, {"heads": some, "strength": strength}
     for number, wording in enumerate((*THIS_PANEL.paper, *THIS_PANEL.paraphrases)):
         yield {"sweep": "wording", "wording": number}, {"heads": heads, "question": wording}
-    for rows in ROWS:
-        yield {"sweep": "rows", "which": rows}, {"heads": heads, "rows": rows}
+    for rows in QUERY_POSITIONS:
+        yield {"sweep": "query positions", "which": rows}, {"heads": heads, "query_positions": rows}
     for mode in MODES:
-        for precision in PRECISIONS:
+        for bias in BIASES:
             yield (
-                {"sweep": "mode", "which": mode, "scores": precision},
-                {"heads": heads, "mode": mode, "precision": precision},
+                {"sweep": "mode", "which": mode, "bias": bias},
+                {"heads": heads, "mode": mode, "bias": bias},
             )
 
 
@@ -143,7 +143,9 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
             + "; ".join(f"{name} {share(row)} with {row['count']}" for name, row in best.items())
             + ".",
             f"Over the strength: {_strengths(strength['gaze'])}. {results['enough']:g} is enough for 95 % of the plateau.",
-            "Rows that carry the mask: " + "; ".join(f"{row['which']} {share(row)}" for row in results["rows"]) + ".",
+            "Rows that carry the mask: "
+            + "; ".join(f"{row['which']} {share(row)}" for row in results["query positions"])
+            + ".",
         ],
         plots=[
             Plot(
@@ -169,8 +171,8 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
             Plot(
                 "rows",
                 plots.rows(
-                    [row["which"] for row in results["rows"]],
-                    [line("gaze heads", "gaze", range(len(ROWS)), results["rows"])],
+                    [row["which"] for row in results["query positions"]],
+                    [line("gaze heads", "gaze", range(len(QUERY_POSITIONS)), results["query positions"])],
                     1 / 6,
                 ),
                 "Which query rows carry the mask. With “text” the image is read as ever, so that all targets can share it.",
@@ -210,10 +212,10 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
                 ],
             ),
             Table(
-                "Modes and precision",
-                ("mode", "scores", "on target", "95 % interval", "answers", "made with"),
+                "Modes and biases",
+                ("mode", "bias", "on target", "95 % interval", "answers", "made with"),
                 [
-                    [row["which"], row["scores"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
+                    [row["which"], row["bias"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
                     for row in results["mode"]
                 ],
             ),
@@ -222,7 +224,7 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
                 ("rows", "on target", "95 % interval", "answers", "made with"),
                 [
                     [row["which"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
-                    for row in results["rows"]
+                    for row in results["query positions"]
                 ],
             ),
         ],

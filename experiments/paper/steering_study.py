@@ -48,7 +48,7 @@ def collect(run: Run, name: str, question: str, max_new: int, others: Sequence[C
     conditions = [
         Condition("unsteered", question, max_new, nowhere(strips)),
         Condition("gaze", question, max_new, aims, heads),
-        Condition("gaze, uniform", question, max_new, aims, heads, precision="uniform"),
+        Condition("gaze, replace", question, max_new, aims, heads, bias="replace"),
         *others,
     ]
     for kind, sets in controls(run, heads).items():
@@ -70,7 +70,7 @@ def sum_up(run: Run, name: str) -> dict[str, Any]:
     for row in rows:
         groups.setdefault(row["condition"], []).append(row)
     alone, gaze = groups["unsteered"], groups["gaze"]
-    conditions = {title: condition(groups[title], alone, seed) for title in ("gaze", "gaze, uniform")}
+    conditions = {title: condition(groups[title], alone, seed) for title in ("gaze", "gaze, replace")}
     if asked := [row for row in rows if row.get("kind") == "asked"]:
         conditions["asked"] = condition(asked, alone, seed)
     for kind in ("random", "paper", "code", "all"):
@@ -88,7 +88,7 @@ def sum_up(run: Run, name: str) -> dict[str, Any]:
 
 NAMES: dict[str, tuple[str, plots.Role]] = {
     "gaze": ("{k} gaze heads", "gaze"),
-    "gaze, uniform": ("the same, attention made even", "gaze"),
+    "gaze, replace": ("the same, attention made even", "gaze"),
     "random": ("random heads, layers matched", "random"),
     "paper": ("random heads, the paper's way", "random"),
     "code": ("lowest scores, the released scripts' way", "random"),

@@ -39,8 +39,8 @@ class Condition:
       question: one for all pictures, or one each.
       aims: for each picture the answers to make, all of the same number of steps.
       heads: None leaves the model alone.
-      strength, mode, precision: the run's own if None.
-      rows: see `gaze.steering.masks.ROWS`.
+      strength, mode, bias: the run's own if None.
+      query_positions: see `gaze.steering.masks.QUERY_POSITIONS`.
       tags: what else each row of output shall say.
     """
 
@@ -51,8 +51,8 @@ class Condition:
     heads: HeadSet | None = None
     strength: float | None = None
     mode: str | None = None
-    precision: str | None = None
-    rows: str = "all"
+    bias: str | None = None
+    query_positions: str = "all"
     tags: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -32,7 +32,7 @@ def source(found: Found) -> str:
     values = {name: found[name] for name in PROVENANCE if name != "question"}
     return (
         f"{values['model']}@{values['revision']}, heads {values['heads'] or 'none'} (K={values['k']}), {values['mode']}, "
-        f"{values['precision']}, strength {values['strength']:g}, rows {values['rows']}, seed {values['seed']}, "
+        f"{values['bias']}, strength {values['strength']:g}, query positions {values['query_positions']}, seed {values['seed']}, "
         f"judge {values['judge']}: “{found['question']}”"
     )
 

@@ -227,9 +227,9 @@ class Run:
             "k": 0 if heads is None else len(heads),
             "question": question,
             "mode": settings.get("mode", self.settings.mode),
-            "precision": settings.get("precision", self.settings.precision),
+            "bias": settings.get("bias", self.settings.bias),
             "strength": settings.get("strength", self.settings.strength),
-            "rows": settings.get("rows", "all"),
+            "query_positions": settings.get("query_positions", "all"),
             "seed": self.settings.seed,
         }
 
@@ -282,8 +282,8 @@ class Run:
         return {
             "strength": given.strength if condition.strength is None else condition.strength,
             "mode": condition.mode or given.mode,
-            "precision": condition.precision or given.precision,
-            "rows": condition.rows,
+            "bias": condition.bias or given.bias,
+            "query_positions": condition.query_positions,
         }
 
     def _row(self, picture: Picture, question: str, condition: Condition, aim: Aim, tokens: np.ndarray) -> Row:

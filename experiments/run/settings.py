@@ -44,7 +44,7 @@ class Settings:
     draws: int = 10
     strength: float = 10_000.0
     mode: str = "boost_suppress"
-    precision: str = "ordered"
+    bias: str = "add"
     segment: int = 50
     brief: int = 15
     static: int = 100

@@ -22,7 +22,19 @@ def measured(records: Sequence[Record], seed: int) -> dict[str, Any]:
     }
 
 
-PROVENANCE = ("model", "revision", "heads", "k", "question", "mode", "precision", "strength", "rows", "seed", "judge")
+PROVENANCE = (
+    "model",
+    "revision",
+    "heads",
+    "k",
+    "question",
+    "mode",
+    "bias",
+    "strength",
+    "query_positions",
+    "seed",
+    "judge",
+)
 """What every row of numbers says of where it comes from."""
 
 

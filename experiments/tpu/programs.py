@@ -89,8 +89,8 @@ def lower_steering(model: Qwen3VL, mesh: Mesh, strips: int) -> jax.stages.Lowere
         signs=put((rows, PANELS, length + 1), jnp.float32),
         targets=put((rows, 2), jnp.int32),
         strength=put((rows,), jnp.float32),
-        uniform=put((rows,), bool),
-        rows=put((rows, length + 1), jnp.float32),
+        replace_scores=put((rows,), bool),
+        query_mask=put((rows, length + 1), jnp.float32),
     )
     sampling = jax.tree.map(lambda leaf: put(leaf.shape, leaf.dtype, axis=None), Sampling.make(stop=[0, 1]))
     key = put((), jax.random.key(0).dtype)

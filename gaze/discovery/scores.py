@@ -77,7 +77,7 @@ def panel_attention(
     work = jnp.full((layers,), RUN, jnp.int32).at[-1].set(KEYS)
     cache = model(prefix, model.encode(images), work=work).cache
     keys = jnp.pad(groups, ((0, 0), (0, 0), (0, suffix))).astype(jnp.float32)
-    taps = Taps(rows=jnp.full((1, 1), suffix - 1, jnp.int32), groups=keys)
+    taps = Taps(query_positions=jnp.full((1, 1), suffix - 1, jnp.int32), groups=keys)
 
     def ask(tokens: Array, positions: Array, valid: Array) -> Float32[Array, "layer strip heads group"]:
         readings = model(Prompt(tokens, positions, valid), None, cache, taps=taps).readings

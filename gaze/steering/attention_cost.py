@@ -56,7 +56,7 @@ def shares(
     room: int,
     strength: float = 0.0,
     mode: str = "boost_suppress",
-    precision: str = "ordered",
+    bias: str = "add",
 ) -> Shares:
     """Where some heads look while an answer is read as it was written, averaged over heads and pictures.
 
@@ -69,7 +69,7 @@ def shares(
     mask = heads.to_mask(*shape)
     encoded = encode(model, processor, pictures, [question] * len(pictures))
     steps = np.tile(schedule([(0, target)]), (len(pictures), 1))
-    plan = steering(mask, encoded.prompt, encoded.panels, steps, strength, mode, precision)
+    plan = steering(mask, encoded.prompt, encoded.panels, steps, strength, mode, bias)
     tokens = np.zeros((len(pictures), room), np.int32)
     for row, text in zip(tokens, said, strict=True):
         row[: len(text)] = text

@@ -20,7 +20,7 @@ from gaze.discovery.scores import Mass, panel_attention, split
 from gaze.pictures.padding_buckets import Shape, chunks, shapes
 from gaze.pictures.regions import region_keys
 from gaze.pictures.strips import Picture
-from gaze.steering.masks import Steering, first_row, steering
+from gaze.steering.masks import Steering, first_query, steering
 from qwen3vl_jax.generation import continuous_batching
 from qwen3vl_jax.generation.continuous_batching import FREE, Prefilled
 from qwen3vl_jax.generation.decoding import State, begin, vocabulary
@@ -47,7 +47,7 @@ class Request:
       strip: its number in the list of strips.
       heads: 1 at the heads to steer.
       targets: panel to look at in each step, from 0, -1 for none; the last one holds (see `gaze.steering.masks.schedule`).
-      strength, mode, precision, rows: see `gaze.steering.masks.steering`.
+      strength, mode, bias, query_positions: see `gaze.steering.masks.steering`.
     """
 
     strip: int
@@ -55,8 +55,8 @@ class Request:
     targets: Int32[np.ndarray, " step"]
     strength: float = 10_000.0
     mode: str = "boost_suppress"
-    precision: str = "ordered"
-    rows: str = "all"
+    bias: str = "add"
+    query_positions: str = "all"
 
     @property
     def touches_prompt(self) -> bool:
@@ -67,7 +67,7 @@ class Request:
     def first(self) -> int:
         """The first layer in which the prompt is read in another way; the number of layers if there is none."""
         steered = np.flatnonzero(self.heads.any(axis=1))
-        alone = self.targets[0] < 0 or self.rows == "decoded" or not len(steered)
+        alone = self.targets[0] < 0 or self.query_positions == "decoded" or not len(steered)
         return len(self.heads) if alone else int(steered[0])
 
 
@@ -225,7 +225,9 @@ def _pieces(
     `copies`, and no more than have `room` for the tokens that they read.
     """
     starts = {
-        n: first_row(requests[n].rows, shape.length, shape.suffix) for n in chain(*rows) if requests[n].touches_prompt
+        n: first_query(requests[n].query_positions, shape.length, shape.suffix)
+        for n in chain(*rows)
+        if requests[n].touches_prompt
     }
     distinct = sorted(set(starts.values())) or [shape.length - 1]
     for start in distinct:
@@ -258,7 +260,7 @@ def _plan(
         panels,
         np.stack([np.pad(ask.targets, (0, steps - len(ask.targets)), mode="edge") for ask in requests]),
         np.array([ask.strength for ask in requests], np.float32),
-        *([getattr(ask, name) for ask in requests] for name in ("mode", "precision", "rows")),
+        *([getattr(ask, name) for ask in requests] for name in ("mode", "bias", "query_positions")),
     )
 
 

@@ -22,9 +22,9 @@ MODES = {
 }
 """Signs of the bias on the target, on the other image tokens, on the prompt's text and on decoded tokens."""
 
-PRECISIONS = ("ordered", "uniform")
+BIASES = ("add", "replace")
 
-ROWS = ("all", "text", "answer", "decoded", "prompt")
+QUERY_POSITIONS = ("all", "text", "answer", "decoded", "prompt")
 """Query rows that carry the bias: all; those of words behind a picture, so that image tokens are read as ever; those that
 predict the answer, from the last of the prompt on; those of the answer's own tokens; those of the prompt."""
 
@@ -39,16 +39,16 @@ class Steering:
         keys behind the prompt.
       targets: region to look at in each step, from 0, or -1 for no steering; the last entry stands for all later steps.
       strength: size of the bias.
-      uniform: whether the bias replaces the scores instead of being added to them.
-      rows: 1 for queries that carry the bias; the last entry stands for all behind the prompt.
+      replace_scores: whether the bias replaces the scores instead of being added to them.
+      query_mask: 1 for queries that carry the bias; the last entry stands for all behind the prompt.
     """
 
     heads: Float32[Array, "#batch layer heads"]
     signs: Float32[Array, "#batch region key"]
     targets: Int32[Array, "#batch step"]
     strength: Float32[Array, "#batch"]
-    uniform: Bool[Array, "#batch"]
-    rows: Float32[Array, "#batch key"]
+    replace_scores: Bool[Array, "#batch"]
+    query_mask: Float32[Array, "#batch key"]
 
     def at(self, step: int | Int[Array, "*row"], slots: int) -> Edits:
         """The edits of one forward pass, at the same step in all rows or each at its own, against `slots` slots."""
@@ -59,9 +59,14 @@ class Steering:
         chosen = target == jnp.arange(self.signs.shape[1])[None, :]
         signs = jnp.sum(jnp.asarray(self.signs), axis=1, where=chosen[:, :, None])
         slot = jnp.minimum(jnp.arange(slots), self.signs.shape[2] - 1)
-        heads, rows = jnp.asarray(self.heads).swapaxes(0, 1), jnp.asarray(self.rows)[:, slot]
+        heads, query_mask = jnp.asarray(self.heads).swapaxes(0, 1), jnp.asarray(self.query_mask)[:, slot]
         return Edits(
-            steer=Steer(heads, jnp.asarray(self.strength)[:, None] * signs[:, slot], jnp.asarray(self.uniform), rows)
+            steer=Steer(
+                heads,
+                jnp.asarray(self.strength)[:, None] * signs[:, slot],
+                jnp.asarray(self.replace_scores),
+                query_mask,
+            )
         )
 
 
@@ -72,8 +77,8 @@ def steering(
     targets: Int[np.ndarray, "#batch step"],
     strength: float | int | Float[np.ndarray, " #batch"] = 10_000.0,
     mode: str | Sequence[str] = "boost_suppress",
-    precision: str | Sequence[str] = "ordered",
-    rows: str | Sequence[str] = "all",
+    bias: str | Sequence[str] = "add",
+    query_positions: str | Sequence[str] = "all",
 ) -> Steering:
     """Builds the plan that makes heads look at regions (arXiv 2606.14703, section 3).
 
@@ -86,16 +91,16 @@ def steering(
       targets: region to look at in each step, from 0, -1 for none.
       strength: the bias, 0 or more.
       mode: a key of `MODES`: what is boosted and what suppressed.
-      precision: "ordered" adds the bias in float32, so a steered head keeps the order of its scores within the target;
-        "uniform" replaces the scores, so it attends evenly, which is what adding 10,000 in bfloat16, as the paper's
-        code does, amounts to. Use "uniform" with strengths of that size only: with small ones it means little.
-      rows: one of `ROWS`: which queries carry the bias.
+      bias: "add" adds the strength in float32, so a steered head keeps the order of its scores within the target;
+        "replace" replaces the scores, so it attends evenly, which is what adding 10,000 in bfloat16, as the paper's
+        code does, amounts to. Use "replace" with strengths of that size only: with small ones it means little.
+      query_positions: one of `QUERY_POSITIONS`: which queries carry the bias.
 
-    Raises InputError for an unknown mode, precision or choice of rows, a bad strength, and a target that is no region or
+    Raises InputError for an unknown mode, bias or choice of query positions, a bad strength, and a target that is no region or
     covers no key.
     """
-    modes, precisions, choices = (
-        _known(given, known) for given, known in ((mode, (*MODES,)), (precision, PRECISIONS), (rows, ROWS))
+    modes, biases, choices = (
+        _known(given, known) for given, known in ((mode, (*MODES,)), (bias, BIASES), (query_positions, QUERY_POSITIONS))
     )
     amount = np.atleast_1d(np.asarray(strength, np.float32))
     if not (np.isfinite(amount).all() and (amount >= 0).all()):
@@ -106,8 +111,8 @@ def steering(
         signs=_signs(prompt, regions, [MODES[one] for one in modes]),
         targets=targets.astype(np.int32),
         strength=amount,
-        uniform=np.array([one == "uniform" for one in precisions]),
-        rows=_rows(prompt, choices),
+        replace_scores=np.array([one == "replace" for one in biases]),
+        query_mask=_query_mask(prompt, choices),
     )
 
 
@@ -138,12 +143,12 @@ def _check_targets(regions: Bool[np.ndarray, "#batch region key"], targets: Int[
         raise InputError("a target region covers no image token: give a region that does")
 
 
-def first_row(rows: str, length: int, words: int) -> int:
+def first_query(query_positions: str, length: int, words: int) -> int:
     """The first query of a prompt of `length` tokens, the last `words` behind its picture, that carries the bias."""
-    return {"all": 0, "prompt": 0, "text": length - words}.get(rows, length - 1)
+    return {"all": 0, "prompt": 0, "text": length - words}.get(query_positions, length - 1)
 
 
-def _rows(prompt: Prompt, rows: Sequence[str]) -> Float32[np.ndarray, "#batch row"]:
+def _query_mask(prompt: Prompt, query_positions: Sequence[str]) -> Float32[np.ndarray, "#batch row"]:
     """1 at the prompt's queries that carry the bias, and in the last column at those behind the prompt."""
     cells = _cells(prompt)
     behind = (np.cumsum(cells >= 0, axis=1) > 0) & (cells < 0)
@@ -155,7 +160,7 @@ def _rows(prompt: Prompt, rows: Sequence[str]) -> Float32[np.ndarray, "#batch ro
         "decoded": np.zeros_like(behind),
         "prompt": np.ones_like(behind),
     }
-    chosen = [np.pad(inside[one], ((0, 0), (0, 1)), constant_values=one != "prompt") for one in rows]
+    chosen = [np.pad(inside[one], ((0, 0), (0, 1)), constant_values=one != "prompt") for one in query_positions]
     return _each(chosen).astype(np.float32)
 
 

@@ -23,11 +23,11 @@ class Convention(NamedTuple):
     """When the steps of a schedule count.
 
     Attributes:
-      rows: the queries that are steered, one of `gaze.steering.masks.ROWS`.
+      query_positions: the queries that are steered, one of `gaze.steering.masks.QUERY_POSITIONS`.
       delay: the number of tokens before the first segment's panel is looked at.
     """
 
-    rows: str
+    query_positions: str
     delay: int
 
 

@@ -21,7 +21,7 @@ from gaze.heads import Head, HeadSet
 from gaze.prompts import DISCOVERY, DYNAMIC, STATIC, VQA, fill
 from gaze.steering import engine as asking
 from gaze.steering.engine import Request
-from gaze.steering.masks import MODES, ROWS, schedule, steering
+from gaze.steering.masks import MODES, QUERY_POSITIONS, schedule, steering
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.generation.sampling import Sampling
@@ -185,7 +185,7 @@ def test_a_schedule_late_by_one_or_of_the_other_kind_is_another_narration(
 
 
 @pytest.mark.parametrize(("strength", "tolerance"), [(SOFT, 1e-5), (HARD, 1e-5), (PAPER, STEP)])
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", QUERY_POSITIONS)
 @pytest.mark.parametrize("mode", MODES)
 def test_attention_agrees(
     mode: str,
@@ -197,7 +197,7 @@ def test_attention_agrees(
     any_heads: tuple[Head, ...],
 ) -> None:
     """Of all heads, from every query, in the pass over the prompt and in two over single tokens, each with its target."""
-    ours = _attention(library, any_heads, mode=mode, rows=rows, strength=strength)
+    ours = _attention(library, any_heads, mode=mode, query_positions=rows, strength=strength)
     theirs = _their_attention(official, Mask(any_heads, mode, rows, strength))
     assert _apart(ours, theirs) <= tolerance
 
@@ -206,18 +206,18 @@ def test_attention_differs_between_modes_rows_and_heads(
     library: Ours, official: Official, any_heads: tuple[Head, ...]
 ) -> None:
     modes = [Mask(any_heads, mode, strength=SOFT) for mode in MODES]
-    rows = [Mask(any_heads, rows=rows, strength=SOFT) for rows in ROWS]
+    rows = [Mask(any_heads, rows=rows, strength=SOFT) for rows in QUERY_POSITIONS]
     heads = [Mask(some, strength=SOFT) for some in (any_heads, any_heads[1:])]
     for masks in (modes, rows, heads):
         for one, other in permutations(masks, 2):
-            ours = _attention(library, one.heads, mode=one.mode, rows=one.rows, strength=SOFT)
+            ours = _attention(library, one.heads, mode=one.mode, query_positions=one.rows, strength=SOFT)
             assert _apart(ours, _their_attention(official, other)) > 1e-2
 
 
 def test_a_bfloat16_model_attends_uniformly(library: Ours, gaze_heads: tuple[Head, ...]) -> None:
     """What the paper's code computes on a GPU: behind the image, steered heads give all keys of the target the same."""
     theirs = _their_attention(Official(CHECKPOINT, torch.bfloat16), Mask(gaze_heads))
-    uniform = _attention(library, gaze_heads, precision="uniform")
+    uniform = _attention(library, gaze_heads, bias="replace")
     ordered = _attention(library, gaze_heads)
     assert _steered_apart(uniform, theirs, gaze_heads) <= 1e-3
     assert _steered_apart(ordered, theirs, gaze_heads) > 1e-2
@@ -225,7 +225,7 @@ def test_a_bfloat16_model_attends_uniformly(library: Ours, gaze_heads: tuple[Hea
 
 def test_adding_in_bfloat16_is_uniform(library: Ours, rounded: Official, gaze_heads: tuple[Head, ...]) -> None:
     theirs = _their_attention(rounded, Mask(gaze_heads))
-    assert _apart(_attention(library, gaze_heads, precision="uniform"), theirs) <= 1e-5
+    assert _apart(_attention(library, gaze_heads, bias="replace"), theirs) <= 1e-5
     assert _apart(_attention(library, gaze_heads), theirs) > 1e-2
 
 
@@ -233,10 +233,10 @@ def test_answers_under_a_bfloat16_mask_agree_with_uniform(
     library: Ours, rounded: Official, cases: list[Case], narrations: list[Case]
 ) -> None:
     for question, max_new in ((VQA, 15), (STATIC, 100)):
-        ours = _ours(library, question, cases, 0, 1, max_new, precision="uniform")
+        ours = _ours(library, question, cases, 0, 1, max_new, bias="replace")
         assert _differences(ours, [_held(rounded, question, case, max_new) for case in cases]) == []
     for last_alone in (False, True):
-        ours = _narrated(library, narrations, SEGMENTS[0], last_alone, precision="uniform")
+        ours = _narrated(library, narrations, SEGMENTS[0], last_alone, bias="replace")
         theirs = [_told(rounded, case, SEGMENTS[0], last_alone) for case in narrations]
         assert _differences(ours, theirs) == []
         assert _differences(_narrated(library, narrations, SEGMENTS[0], last_alone), theirs)
@@ -264,7 +264,7 @@ def _held(official: Official, question: str, case: Case, max_new: int, mode: str
 
 def _narrated(library: Ours, cases: Sequence[Case], segment: int, first_steered: bool, **how: Any) -> list[np.ndarray]:
     first, rows = (0, "answer") if first_steered else (1, "all")
-    return _ours(library, DYNAMIC, cases, first, segment, PANELS * SEGMENTS[0], rows=rows, **how)
+    return _ours(library, DYNAMIC, cases, first, segment, PANELS * SEGMENTS[0], query_positions=rows, **how)
 
 
 def _told(

@@ -30,7 +30,7 @@ def run(strips: list[Strip], mesh: tuple[int, int] | None) -> tuple[Mass, list[l
     requests = [
         Request(strip, HEADS, schedule([(0, panel), (4, 1 - panel)], 5)) for strip in range(5) for panel in (0, 1)
     ]
-    requests += [Request(strip, HEADS, schedule([(0, 1)]), rows="text") for strip in range(5)] + [
+    requests += [Request(strip, HEADS, schedule([(0, 1)]), query_positions="text") for strip in range(5)] + [
         asking.unsteered(model, 2)
     ]
     settings = GenerationOptions(Sampling.make(stop=[594]), max_new=8, batch=8, strips=4)

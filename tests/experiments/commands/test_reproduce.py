@@ -67,13 +67,13 @@ def test_gaze_heads_steer_and_the_controls_do_not(folder: Path) -> None:
 def test_every_number_says_where_it_comes_from(folder: Path) -> None:
     heads = HeadSet.load(folder / "heads.json")
     for one in results(folder, "e5_static")["conditions"].values():
-        for name in ("model", "revision", "question", "precision", "seed", "judge", "strength", "mode", "rows"):
+        for name in ("model", "revision", "question", "bias", "seed", "judge", "strength", "mode", "query_positions"):
             assert one[name] is not None, name
     assert results(folder, "e5_static")["conditions"]["gaze"]["heads"] == heads.fingerprint
     rows = [json.loads(line) for line in (folder / "e5_static" / "answers.jsonl").read_text().splitlines()]
     assert {row["revision"] for row in rows} == {json.loads((folder / "model.json").read_text())["revision"]}
     assert {row["heads"] for row in rows if row["condition"] == "gaze"} == {heads.fingerprint}
-    assert all({"model", "question", "precision", "seed", "rows", "k", "tokens"} <= set(row) for row in rows)
+    assert all({"model", "question", "bias", "seed", "query_positions", "k", "tokens"} <= set(row) for row in rows)
 
 
 def test_sets_of_strips_share_nothing(folder: Path) -> None:

@@ -35,7 +35,7 @@ def test_conditions_differ_in_heads_steps_and_rows(run):
     conditions = {one.name: one for one in e6_dynamic.conditions(run)}
     order = schedules.named_order(0, run.pictures("evaluation")[0].name, PANELS)
     in_time, official, whole = (conditions[f"gaze, {steps}"] for steps in ("first token", "official", "all steps"))
-    assert (in_time.rows, official.rows, whole.rows) == ("answer", "all", "all")
+    assert (in_time.query_positions, official.query_positions, whole.query_positions) == ("answer", "all", "all")
     assert in_time.aims[0][0].steps[:8].tolist() == [order[0]] * 7 + [order[1]]
     assert official.aims[0][0].steps[:9].tolist() == [-1] + [order[0]] * 7 + [order[1]]
     assert np.array_equal(whole.aims[0][0].steps, in_time.aims[0][0].steps)

@@ -78,8 +78,10 @@ def test_answers_do_not_depend_on_what_else_is_asked(library: tuple, strips: lis
         Request(2, high, schedule([(1, 1)])),
         Request(3, low, schedule([(0, 0), (3, 2)], steps=5), strength=5.0),
     ]
-    requests += [Request(4, high, schedule([(0, 2)]), rows=rows) for rows in ("text", "answer", "decoded", "prompt")]
-    requests += [Request(5, high, schedule([(0, 1)]), mode="max_suppress_all", precision="uniform")]
+    requests += [
+        Request(4, high, schedule([(0, 2)]), query_positions=rows) for rows in ("text", "answer", "decoded", "prompt")
+    ]
+    requests += [Request(5, high, schedule([(0, 1)]), mode="max_suppress_all", bias="replace")]
     question = "What is happening in this panel of the comic strip?"
     settings = GenerationOptions(Sampling.make(), max_new=6, batch=8, strips=3)
     combined = asking.answers(model, processor, strips, question, requests, settings)
@@ -92,7 +94,10 @@ def test_answers_do_not_depend_on_what_else_is_asked(library: tuple, strips: lis
 def test_pieces_hold_every_ask_once_and_begin_where_they_must() -> None:
     shape = Shape(16, 10, 5)
     heads = {first: np.eye(6, 2, -first, np.float32) for first in (1, 4)}
-    requests = [Request(0, heads[4], schedule([(0, 1)])), Request(0, heads[1], schedule([(0, 1)]), rows="text")]
+    requests = [
+        Request(0, heads[4], schedule([(0, 1)])),
+        Request(0, heads[1], schedule([(0, 1)]), query_positions="text"),
+    ]
     requests += [Request(1, heads[4], schedule([(1, 1)])), Request(1, heads[1], schedule([(0, 1)]))]
 
     def pieces(copies: int, room: int) -> list:

@@ -1,4 +1,4 @@
-"""`steer`: the four modes against masks built by hand, both precisions, schedules, no compilation, errors."""
+"""`steer`: the four modes against masks built by hand, both biases, schedules, no compilation, errors."""
 
 from itertools import pairwise
 
@@ -118,7 +118,7 @@ def test_values_compile_nothing(toy, scene):
         steering(1 - HEAD_MASK, prompt, regions, schedule([(0, 1)])[None]),
         steering(HEAD_MASK, prompt, regions, schedule([(0, 0), (1, 2)])[None]),
         steering(HEAD_MASK, prompt, regions, schedule([(1, 2)])[None], strength=5.0),
-        steering(HEAD_MASK, prompt, regions, schedule([(0, 1)])[None], mode="max_suppress_all", precision="uniform"),
+        steering(HEAD_MASK, prompt, regions, schedule([(0, 1)])[None], mode="max_suppress_all", bias="replace"),
         steering(HEAD_MASK, prompt, np.roll(regions, 1, axis=1), schedule([])[None], strength=0.0),
     ):
         run(toy.model, vision, prompt, variant)
@@ -142,7 +142,7 @@ def test_suppressed_keys_get_exactly_nothing(mode, toy, scene):
 
 def test_uniform_attends_evenly_to_the_target(toy, scene):
     vision, prompt, regions = scene
-    plan = steering(HEAD_MASK, prompt, regions, schedule([(0, 2)])[None], precision="uniform")
+    plan = steering(HEAD_MASK, prompt, regions, schedule([(0, 2)])[None], bias="replace")
     steered = _steered(run(toy.model, vision, prompt, plan)[1])
     for row in range(2):
         want = np.zeros(steered.shape[-1], np.float32)
@@ -153,8 +153,8 @@ def test_uniform_attends_evenly_to_the_target(toy, scene):
 def test_zero_strength_changes_no_bit(toy, scene):
     vision, prompt, regions = scene
     plain = run(toy.model, vision, prompt, Edits())[0]
-    for precision in ("ordered", "uniform"):
-        plan = steering(HEAD_MASK, prompt, regions, schedule([(0, 1)])[None], 0.0, "max_suppress_all", precision)
+    for bias in ("add", "replace"):
+        plan = steering(HEAD_MASK, prompt, regions, schedule([(0, 1)])[None], 0.0, "max_suppress_all", bias)
         np.testing.assert_array_equal(run(toy.model, vision, prompt, plan)[0], plain)
 
 
@@ -200,7 +200,7 @@ def test_the_last_target_holds_to_the_end(scene):
     ("change", "message"),
     [
         ({"mode": "boost"}, "boost steering"),
-        ({"precision": "bf16"}, "bf16"),
+        ({"bias": "bf16"}, "bf16"),
         ({"strength": -1.0}, "strength"),
         ({"strength": np.inf}, "strength"),
         ({"targets": np.array([[3]])}, "none of the 3 regions"),
