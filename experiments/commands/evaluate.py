@@ -19,7 +19,7 @@ def discover(out: Path, given: dict[str, Any]) -> None:
     run = Run(out, resolve_settings(given))
     perform_all(run, [DISCOVERY])
     Console().print(heads_table(run, DISCOVERY))
-    click.echo(f"Heads: {lab.folder / 'heads.json'}")
+    click.echo(f"Heads: {run.folder / 'heads.json'}")
 
 
 def evaluate(out: Path, given: dict[str, Any]) -> None:

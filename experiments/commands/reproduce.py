@@ -71,7 +71,7 @@ def cover(run: Run, chapters: Sequence[Chapter]) -> Cover:
     facts: list[tuple[str, str | float]] = [
         ("model", given.model),
         ("revision", run.revision),
-        ("heads in all", f"{lab.shape[0] * lab.shape[1]:,} ({lab.shape[0]} layers of {lab.shape[1]})"),
+        ("heads in all", f"{run.shape[0] * run.shape[1]:,} ({run.shape[0]} layers of {run.shape[1]})"),
         ("gaze heads", f"{len(heads)}: " + ", ".join(f"L{layer}H{head}" for layer, head in heads.heads[:12])),
         ("head set", heads.fingerprint),
         (

@@ -31,8 +31,8 @@ NAMES = (
 def experiment(name: str) -> ModuleType:
     """An experiment by its name, such as e4_vqa: a module with NUMBER, NAME, TITLE and three functions.
 
-    `collect(lab)` does all that needs the model and saves it; `sum_up(lab)` makes plain JSON of what is saved;
-    `chapter(lab, results)` tells it as a `gaze.report.html.Chapter`.
+    `collect(run)` does all that needs the model and saves it; `sum_up(run)` makes plain JSON of what is saved;
+    `chapter(run, results)` tells it as a `gaze.report.html.Chapter`.
     """
     return import_module(f"experiments.paper.{name}")
 

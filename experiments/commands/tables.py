@@ -20,7 +20,7 @@ def heads_table(run: Run, name: str) -> Table:
         low, high = one["interval"]
         steered = "yes" if (one["layer"], one["head"]) in chosen else ""
         shown.add_row(f"L{one['layer']}H{one['head']}", f"{one['gaze']:.3f}", f"{low:.3f} to {high:.3f}", steered)
-    shown.caption = f"{len(chosen)} of {lab.shape[0] * lab.shape[1]} heads are steered."
+    shown.caption = f"{len(chosen)} of {run.shape[0] * run.shape[1]} heads are steered."
     return shown
 
 
@@ -29,7 +29,7 @@ def steering_table(run: Run, name: str) -> Table:
     results = _results(run, name)
     found = results["conditions"]
     question = results["unsteered"]["question"]
-    shown = Table(title=f'"{question}" steered to each panel, {lab.settings.evaluation} strips')
+    shown = Table(title=f'"{question}" steered to each panel, {run.settings.evaluation} strips')
     for column in ("heads", "describes the chosen panel", "95 % interval", "answers"):
         shown.add_column(column, justify="left" if column == "heads" else "right")
     names = {

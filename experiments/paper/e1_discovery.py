@@ -242,7 +242,7 @@ def _attention(run: Run, strips: Sequence[Strip], questions: Sequence[str], batc
 def _concatenated(run: Run, name: str, part: str) -> np.ndarray:
     files = sorted((run.place(NAME) / name).glob("*.npz"))
     if not files:
-        raise InputError(f"{lab.folder} has no attention yet: run experiment 1, discovery, in it first")
+        raise InputError(f"{run.folder} has no attention yet: run experiment 1, discovery, in it first")
     return np.concatenate([np.load(file)[part] for file in files])
 
 

@@ -232,7 +232,7 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
             Compared(
                 "heads at the peak (8B of 1,152; 2B of 448)",
                 "100; 10",
-                f"{best['gaze']['count']} of {lab.shape[0] * lab.shape[1]}",
+                f"{best['gaze']['count']} of {run.shape[0] * run.shape[1]}",
             ),
             Compared("accuracy at the peak (8B; 2B)", "83.1%; 68.6%", percent(best["gaze"]["accuracy"])),
             Compared("Image Heads at their best (8B)", "69.0%", percent(best["image"]["accuracy"])),

@@ -99,7 +99,7 @@ def examine(run: Run) -> None:
     layers, heads = run.shape
     if layers < LEAST_LAYERS or layers * heads < LEAST_HEADS:
         raise InputError(
-            f"{lab.settings.model} has {layers} layer(s) of {heads} heads, too few to tell gaze heads from random ones: "
+            f"{run.settings.model} has {layers} layer(s) of {heads} heads, too few to tell gaze heads from random ones: "
             f"give a model of at least {LEAST_LAYERS} layers and {LEAST_HEADS} heads"
         )
     found = attention(run, "discovery")

@@ -203,7 +203,7 @@ class Run:
         said = {row["chunk"]: row["region"] for row in records.rows()}
         return [None if said.get(key) is None else said[key] - 1 for key in keys]
 
-    def with_judge(self, name: str) -> "Lab":
+    def with_judge(self, name: str) -> "Run":
         """The same run under another judge."""
         other = copy(self)
         other.__dict__.pop("judge", None)
