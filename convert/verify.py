@@ -23,7 +23,7 @@ from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Images, Prompt
-from qwen3vl_jax.load.load import load_model
+from qwen3vl_jax.load import load_model
 from qwen3vl_jax.load.source import open_checkpoint, resolve
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Batch

@@ -25,7 +25,7 @@ from gaze.steering.masks import schedule, steering
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.generation.decoding import prefill
 from qwen3vl_jax.generation.sampling import Sampling
-from qwen3vl_jax.load.load import load
+from qwen3vl_jax.load import load
 from qwen3vl_jax.model import Qwen3VL
 
 LIMIT = 60

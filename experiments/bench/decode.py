@@ -22,7 +22,7 @@ from gaze.steering.engine import GenerationOptions, Request, answers, encode
 from gaze.steering.masks import BIASES, MODES, schedule, steering
 from qwen3vl_jax.generation.decoding import generate, stream
 from qwen3vl_jax.generation.sampling import Sampling
-from qwen3vl_jax.load.load import load
+from qwen3vl_jax.load import load
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 

@@ -21,7 +21,7 @@ from gaze.discovery.scores import Mass
 from gaze.pictures.strips import Strip
 from gaze.prompts import DISCOVERY, ORDINALS, fill
 from gaze.steering.engine import discover
-from qwen3vl_jax.load.load import load
+from qwen3vl_jax.load import load
 from qwen3vl_jax.processing.processor import Processor
 
 TEXTS = [fill(DISCOVERY, panel) for panel in range(len(ORDINALS))]

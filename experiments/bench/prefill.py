@@ -21,7 +21,7 @@ from experiments.bench.sides import Run, Side, without_torch
 from gaze.prompts import VQA
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.inputs import Images, Prompt
-from qwen3vl_jax.load.load import load
+from qwen3vl_jax.load import load
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.vision import Vision
 

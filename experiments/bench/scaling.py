@@ -24,7 +24,7 @@ from gaze.discovery.scores import Mass
 from gaze.pictures.strips import Strip
 from gaze.steering.engine import discover
 from qwen3vl_jax.config import Config
-from qwen3vl_jax.load.load import load
+from qwen3vl_jax.load import load
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.sharding import make_mesh, shardings
 

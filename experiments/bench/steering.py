@@ -25,7 +25,7 @@ from gaze.prompts import VQA
 from gaze.steering.engine import GenerationOptions, Request, answers, unsteered
 from gaze.steering.masks import schedule
 from qwen3vl_jax.generation.sampling import Sampling
-from qwen3vl_jax.load.load import load
+from qwen3vl_jax.load import load
 from qwen3vl_jax.processing.processor import Processor
 
 TOKENS = 15

@@ -27,7 +27,7 @@ from experiments.data.sources import PURPOSES, Purpose, Source, open_source
 from experiments.run.claims import claim
 from experiments.run.conditions import Aim, Condition, alike
 from experiments.run.meshes import open_mesh
-from experiments.run.models import TESTBED, open_model, revision, source
+from experiments.run.models import TESTBED, open_model, source
 from experiments.run.processes import agree, several
 from experiments.run.records import Records, Row
 from experiments.run.settings import Settings
@@ -43,6 +43,7 @@ from gaze.steering.engine import Request
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.generation.sampling import Sampling
+from qwen3vl_jax.load import model_revision
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 
@@ -80,7 +81,7 @@ class Run:
 
     @property
     def revision(self) -> str:
-        """Which weights these are, as `experiments.run.models.revision`."""
+        """Which weights these are, as `qwen3vl_jax.load.model_revision`."""
         return str(self._model_facts["revision"])
 
     @cached_property
@@ -313,7 +314,7 @@ class Run:
         if not path.exists():
             text = self.model.config.text
             shape = [text.num_hidden_layers, text.num_attention_heads]
-            write_json(path, {"revision": revision(self.model), "shape": shape})
+            write_json(path, {"revision": model_revision(self.model), "shape": shape})
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return facts
 

@@ -16,8 +16,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from convert.convert import convert, to_hf, to_orbax
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.load import safetensors_files
-from qwen3vl_jax.load.load import load, load_model
+from qwen3vl_jax.load import load, load_model, safetensors_files
 from qwen3vl_jax.load.orbax_files import is_orbax
 from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.weights import disassemble, tensors

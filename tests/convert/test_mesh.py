@@ -16,7 +16,7 @@ import tensorstore
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convert.convert import to_orbax
-from qwen3vl_jax.load.load import load_model
+from qwen3vl_jax.load import load_model
 from qwen3vl_jax.load.orbax_files import CHUNK_BYTES, LazyArray, write_orbax
 from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.sharding import make_mesh, mesh_of, sharding, shardings
@@ -30,7 +30,7 @@ import numpy as np
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
 
-from qwen3vl_jax.load.load import load_model
+from qwen3vl_jax.load import load_model
 from qwen3vl_jax.sharding import fetch, local_rows, make_mesh, shardings, spread
 
 first = 4 * int(sys.argv[2])

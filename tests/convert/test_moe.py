@@ -19,7 +19,7 @@ from convert.router_ties import comparable
 from convert.verify import ATTENTION, LOGITS, Report, verify
 from convert.verify_prompts import Case, PromptSpec
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.load.load import load_model
+from qwen3vl_jax.load import load_model
 from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.moe import MoE
 from qwen3vl_jax.weights import Tensor, disassemble

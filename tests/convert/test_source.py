@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from convert.convert import convert, to_orbax
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.load.load import load, load_model
+from qwen3vl_jax.load import load, load_model
 from qwen3vl_jax.load.source import open_checkpoint, resolve
 
 Weights = dict[str, torch.Tensor]

@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.run.models import open_model, revision
+from experiments.run.models import open_model
 from experiments.testbed.strips import draw_strips
 from gaze.judges.judge import Failed, Item, Judge, calibrate
 from gaze.judges.likelihood import TOKENS, Likelihood, _follow, _read, choose, region_bias
 from gaze.pictures.strips import Photo, Strip
 from qwen3vl_jax.images import ImageSettings
+from qwen3vl_jax.load import model_revision
 from qwen3vl_jax.processing.processor import Processor
 from tests.toys import IMAGE, make_toy, raw_config
 
@@ -197,7 +198,7 @@ def test_version(judge):
 @pytest.fixture(scope="module")
 def testbed():
     model, processor = open_model("testbed", "float32")
-    return Likelihood(model, processor, revision(model))
+    return Likelihood(model, processor, model_revision(model))
 
 
 def test_the_testbed_passes_the_gate(testbed):

@@ -16,7 +16,7 @@ from gaze.steering.masks import schedule
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.generation.continuous_batching import FREE
 from qwen3vl_jax.generation.sampling import Sampling
-from qwen3vl_jax.load.load import load
+from qwen3vl_jax.load import load
 
 QUESTIONS = [f"What is happening in panel {number} of the comic strip?" for number in (1, 2, 3)]
 WIDTHS = (64, 96, 128, 224, 256, 96, 64)
