@@ -104,7 +104,7 @@ def test_killed_conversion_leaves_no_dst_and_blocks_no_other(toy: Path, tmp_path
     assert found == -signal.SIGKILL
     assert not (tmp_path / "dst").exists()
     (left,) = set(tmp_path.iterdir()) - {toy}
-    assert left.name.startswith("dst.partial-")
+    assert left.name.startswith(".dst.partial-")
     with pytest.raises(InputError, match=r"config\.json"):
         open_checkpoint(left)
     convert(toy, tmp_path / "dst")
