@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from experiments.commands.options import MODES, Command, distributed_options, options
+from experiments.commands.options import MODES, PANELS, Command, distributed_options, options
 from experiments.run import processes
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.
@@ -23,7 +23,7 @@ def cli() -> None:
 @click.argument("image", type=click.Path(path_type=Path))
 @click.argument("question")
 @click.option("--look-at", metavar="PANEL|x0,y0,x1,y1", help="Steer to a panel (from 1) or to a box in pixels.")
-@click.option("--panels", default=6, show_default=True, type=click.IntRange(1), help="Panels side by side in IMAGE.")
+@click.option("--panels", default=6, show_default=True, type=PANELS, help="Panels side by side in IMAGE.")
 @click.option("--heads", type=click.Path(path_type=Path), help="Head set or ranking; the testbed has its own.")
 @click.option("--top", type=click.IntRange(1), help="Use only the first so many heads.")
 @click.option(
@@ -119,7 +119,7 @@ def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:
 @click.argument("model", default="testbed")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder, or go on with it.")
-@options("dtype", "mesh", "strips", "photos", "draws", "k", "judge", "seed")
+@options("dtype", "mesh", "strips", "panels", "photos", "draws", "k", "judge", "seed")
 @distributed_options
 def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) -> None:
     """Does MODEL have gaze heads at all? Which, how stable, and what does steering with them cost?"""

@@ -16,7 +16,7 @@ from qwen3vl_jax.errors import InputError
 
 MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
-COUNT, FEW = click.IntRange(1), click.IntRange(2)
+COUNT, FEW, PANELS = click.IntRange(1), click.IntRange(2), click.IntRange(2, 12)
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": dict(help="A converted checkpoint, a Hugging Face folder or a hub name (default: testbed)."),
     "mesh": dict(
@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     ),
     "strips": dict(help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
     "discovery-strips": dict(help="Strips for discovery, if from elsewhere."),
+    "panels": dict(type=PANELS, help="Panels of a strip (default: 6)."),
     "share": dict(is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
     "discovery": dict(type=FEW, help="Strips that find the heads (default: 60)."),
     "selection": dict(type=FEW, help="Strips that choose how many heads (default: 24)."),

@@ -41,7 +41,7 @@ class Source(Protocol):
         """`count` strips, the first of those that a larger count would give; InputError if there are not so many."""
 
 
-def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool = False) -> Source:
+def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool = False, panels: int = 6) -> Source:
     """The source that `--strips` names.
 
     Args:
@@ -49,6 +49,7 @@ def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool
         "hub:NAME[@SPLIT]" (a data set of the hub, or saved in the folder NAME; the split is "train" unless given).
       counts: how many strips each purpose will want; a purpose that is not named still gets a share of the rest.
       share: let evaluation see the strips of discovery, for collections too small to do without.
+      panels: how many panels a strip has.
 
     Raises InputError for another spec, an unreadable place, and fewer comics than `counts` add up to.
     """

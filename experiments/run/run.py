@@ -94,7 +94,7 @@ class Run:
         opened = {}
         for spec in dict.fromkeys(specs.values()):
             counts = {purpose: getattr(given, purpose) for purpose in PURPOSES if specs[purpose] == spec}
-            opened[spec] = open_source(spec, given.seed, counts, given.share)
+            opened[spec] = open_source(spec, given.seed, counts, given.share, given.panels)
         return {purpose: opened[spec] for purpose, spec in specs.items()}
 
     def place(self, name: str) -> Path:

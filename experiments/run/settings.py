@@ -18,6 +18,7 @@ class Settings:
       mesh: see `experiments.run.meshes`.
       strips: where strips come from (see `experiments.data.sources`).
       discovery_strips: where those for discovery come from, if elsewhere (the paper finds heads on other comics).
+      panels: how many panels a strip has.
       share: whether discovery and evaluation may use the same strips.
       discovery, selection, evaluation: how many strips find the heads, choose how many heads, and are answered about.
       heads: a head set to use in place of the heads that discovery finds.
@@ -35,6 +36,7 @@ class Settings:
     mesh: str | None = None
     strips: str = TESTBED
     discovery_strips: str | None = None
+    panels: int = 6
     share: bool = False
     discovery: int = 60
     selection: int = 24
