@@ -1,25 +1,25 @@
 """The command `qwen3vl-convert`."""
 
 import json
-import logging
-import os
-import signal
 import sys
-from threading import Timer
-from typing import Any
 
 import click
-from click_default_group import DefaultGroup
 from tqdm import tqdm
 
-from qwen3vl_jax.errors import InputError
-
-UNRAISABLE = sys.unraisablehook
+from convert.command_line import run as run  # where it used to be
 
 # JAX, Orbax and transformers take seconds to import: each command imports its own work, and --help none.
 
 
-@click.group(cls=DefaultGroup, default="convert", default_if_no_args=True)
+class ConvertByDefault(click.Group):
+    """`convert` need not be said."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        said = args and args[0] in (*self.commands, "--help")
+        return super().parse_args(ctx, args if said else ["convert", *args])
+
+
+@click.group(cls=ConvertByDefault)
 def cli() -> None:
     """Convert Qwen3-VL checkpoints between Hugging Face and Orbax, and check them.
 
@@ -69,36 +69,3 @@ def verify_command(src: str, as_json: bool) -> None:
 def main() -> None:
     """Exit status: 0, 1 if a check fails, 2 for input that cannot be used, 130 when interrupted, 143 when terminated."""
     run(cli, "qwen3vl-convert")
-
-
-def run(command: click.Command, name: str) -> None:
-    """Runs a command line; whatever a person did wrong becomes one sentence on stderr and exit status 2."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _unraisable
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the stack trace of an error before it raises it
-    try:
-        command(prog_name=name, standalone_mode=False)
-    except InputError as error:
-        _fail(str(error), 2)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
-
-
-def _unraisable(lost: Any) -> None:
-    """Python drops what is raised within a callback of its garbage collector, where JAX has one: Ctrl-C is to come again."""
-    if isinstance(lost.exc_value, KeyboardInterrupt):
-        Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    else:
-        UNRAISABLE(lost)
-
-
-def _terminate(*_: Any) -> None:
-    # An exception, so that what is half-written is removed on the way out.
-    sys.exit(128 + signal.SIGTERM)
-
-
-def _fail(message: str, status: int) -> None:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(status)

@@ -1,6 +1,6 @@
 """Conversion in both directions: one tensor in memory at a time, and a result that is there whole or not at all."""
 
-import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,20 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Shaped
 
-from qwen3vl_jax.files.write import new_folder
-from qwen3vl_jax.load.checkpoint import SIDE_FILES, Checkpoint
-from qwen3vl_jax.load.orbax_files import LazyArray, is_orbax, write_orbax
-from qwen3vl_jax.load.safetensors_files import write_safetensors
+from convert.orbax_writer import LazyArray, write_orbax
+from convert.safetensors_writer import write_safetensors
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import read_json
+from qwen3vl_jax.files.write import new_folder, write_json
+from qwen3vl_jax.load.checkpoint import SIDE_FILES, Checkpoint, checked_dtype, listed
+from qwen3vl_jax.load.digests import tensor_digest, tensor_digests, write_digests
+from qwen3vl_jax.load.orbax_files import is_orbax
 from qwen3vl_jax.load.source import open_checkpoint, resolve
 from qwen3vl_jax.sharding import split_axis
 from qwen3vl_jax.weights import Tensor, tensors
 
 Progress = Callable[[int, int], object]
-"""Called with the bytes done and the bytes in all, as stored in the source."""
+"""Called with the bytes done and the bytes in all, as stored in the source; each counts when read and when read back."""
+
+Write = Callable[[Path, Checkpoint], None]
 
 
 def convert(src: str | Path, dst: str | Path, dtype: DTypeLike | None = None, progress: Progress | None = None) -> None:
@@ -35,62 +41,81 @@ def to_orbax(
 ) -> None:
     """Writes the folder `dst`: `params/` for Orbax, one array per tensor, beside config, tokenizer and processor files.
 
+    It is read back before it counts as written, and a digest of every tensor kept in `digests.json`.
+
     Args:
       src: a folder of either format or a hub name.
       dtype: to store everything in; None keeps every tensor bit for bit.
 
-    Raises InputError for a source that is not a whole Qwen3-VL, a `dst` that exists and a disk that is full; `dst` is
-    then absent.
+    Raises InputError for a source that is not a whole Qwen3-VL or changes meanwhile, a `dst` that exists and a disk that is
+    full or does not keep what is written; `dst` is then absent.
     """
-    with new_folder(Path(dst).absolute()) as folder:
-        checkpoint = _opened(src, dtype, progress)
-        leaves = {
-            name: LazyArray(
-                tensor.flax_shape, checkpoint.dtypes[name], partial(checkpoint.read, tensor), split_axis(tensor.pattern)
-            )
-            for name, tensor in tensors(checkpoint.config).items()
-        }
-        write_orbax(folder, leaves)
-        _copy_side_files(checkpoint.folder, folder, dtype)
+    _convert(src, dst, dtype, progress, _write_orbax)
 
 
 def to_hf(src: str | Path, dst: str | Path, dtype: DTypeLike | None = None, progress: Progress | None = None) -> None:
     """Writes the folder `dst` as Hugging Face does, for `from_pretrained`; arguments and errors as for `to_orbax`."""
+    _convert(src, dst, dtype, progress, _write_hf)
+
+
+def _convert(
+    src: str | Path, dst: str | Path, dtype: DTypeLike | None, progress: Progress | None, write: Write
+) -> None:
+    wanted = checked_dtype(dtype)
     with new_folder(Path(dst).absolute()) as folder:
-        checkpoint = _opened(src, dtype, progress)
-        declared = tensors(checkpoint.config)
-        parts = {name: (tensor.shape, checkpoint.dtypes[name]) for name, tensor in declared.items()}
-        write_safetensors(folder, parts, lambda name: declared[name].to_hf(checkpoint.read(declared[name])))
-        _copy_side_files(checkpoint.folder, folder, dtype)
+        source = open_checkpoint(src)
+        sizes = {name: source.dtypes[name].itemsize * math.prod(shape) for name, shape in source.shapes.items()}
+        total, done, digests = 2 * sum(sizes.values()), 0, dict[str, str]()
+
+        def count(name: str) -> None:
+            nonlocal done
+            done += sizes[name]
+            if progress is not None:
+                progress(done, total)
+
+        def read(tensor: Tensor) -> Shaped[np.ndarray, "..."]:
+            array = source.read(tensor)
+            array = array if wanted is None else array.astype(wanted)
+            digests[tensor.name] = tensor_digest(tensor.to_hf(array))
+            count(tensor.name)
+            return array
+
+        dtypes = source.dtypes if wanted is None else dict.fromkeys(source.dtypes, wanted)
+        write(folder, replace(source, read=read, dtypes=dtypes))
+        _copy_side_files(source.folder, folder, wanted)
+        found = tensor_digests(open_checkpoint(folder), count)
+        lost = [name for name in digests if found[name] != digests[name]]
+        if lost:
+            raise InputError(f"writing {dst} failed: {listed(lost)} did not come back as written; check the disk.")
+        write_digests(folder, digests)
+        source.check_unchanged()
 
 
-def _opened(src: str | Path, dtype: DTypeLike | None, progress: Progress | None) -> Checkpoint:
-    """The source as it shall be written: cast while reading, and counted."""
-    checkpoint = open_checkpoint(src)
-    sizes = {name: checkpoint.dtypes[name].itemsize * int(np.prod(shape)) for name, shape in checkpoint.shapes.items()}
-    total, done = sum(sizes.values()), 0
-
-    def read(tensor: Tensor) -> np.ndarray:
-        nonlocal done
-        array = checkpoint.read(tensor)
-        done += sizes[tensor.name]
-        if progress is not None:
-            progress(done, total)
-        return array if dtype is None else array.astype(jnp.dtype(dtype))
-
-    dtypes = checkpoint.dtypes if dtype is None else dict.fromkeys(checkpoint.dtypes, jnp.dtype(dtype))
-    return replace(checkpoint, read=read, dtypes=dtypes)
+def _write_orbax(folder: Path, source: Checkpoint) -> None:
+    leaves = {
+        name: LazyArray(
+            tensor.flax_shape, source.dtypes[name], partial(source.read, tensor), split_axis(tensor.pattern)
+        )
+        for name, tensor in tensors(source.config).items()
+    }
+    write_orbax(folder, leaves)
 
 
-def _copy_side_files(src: Path, dst: Path, dtype: DTypeLike | None) -> None:
+def _write_hf(folder: Path, source: Checkpoint) -> None:
+    declared = tensors(source.config)
+    parts = {name: (tensor.shape, source.dtypes[name]) for name, tensor in declared.items()}
+    write_safetensors(folder, parts, lambda name: declared[name].to_hf(source.read(declared[name])))
+
+
+def _copy_side_files(src: Path, dst: Path, dtype: np.dtype | None) -> None:
     for name in SIDE_FILES:
         if (src / name).is_file():
             shutil.copyfile(src / name, dst / name)
-    # Last, because a folder without it is no checkpoint.
-    config = (src / "config.json").read_text(encoding="utf-8")
-    if dtype is not None:
-        config = json.dumps(_with_dtype(json.loads(config), jnp.dtype(dtype).name), indent=2) + "\n"
-    (dst / "config.json").write_text(config, encoding="utf-8")
+    if dtype is None:
+        shutil.copyfile(src / "config.json", dst / "config.json")
+    else:
+        raw = read_json(src / "config.json", "the config of a checkpoint")
+        write_json(dst / "config.json", _with_dtype(raw, dtype.name))
 
 
 def _with_dtype(raw: Any, dtype: str) -> Any:

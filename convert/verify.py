@@ -23,8 +23,9 @@ from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Images, Prompt
-from qwen3vl_jax.load import load_model
-from qwen3vl_jax.load.source import open_checkpoint, resolve
+from qwen3vl_jax.load import load_model, open_checkpoint, resolve
+from qwen3vl_jax.load.checkpoint import listed
+from qwen3vl_jax.load.digests import DIGESTS, damage
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Batch
 from qwen3vl_jax.vision import Vision, VisionTower
@@ -79,29 +80,43 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All runs on one checkpoint."""
+    """All runs on one checkpoint.
+
+    Attributes:
+      damaged: what is not as it was when the checkpoint was converted; then nothing was run.
+      digests: whether the checkpoint has digests, so that damage would have been seen.
+    """
 
     source: str
     runs: tuple[Comparison, ...]
+    damaged: tuple[str, ...] = ()
+    digests: bool = False
 
     @property
     def passed(self) -> bool:
-        return all(run.passed for run in self.runs)
+        return not self.damaged and all(run.passed for run in self.runs)
 
     def as_dict(self) -> dict[str, Any]:
         runs = [dataclasses.asdict(run) | {"near_tie": run.near_tie, "passed": run.passed} for run in self.runs]
         tolerance = {"logits": LOGITS, "attention": ATTENTION}
-        return {"source": self.source, "passed": self.passed, "tolerance": tolerance, "runs": runs}
+        bytes_ = {"digests": self.digests, "damaged": list(self.damaged)}
+        return {"source": self.source, "passed": self.passed, "tolerance": tolerance, "runs": runs} | bytes_
 
     def __str__(self) -> str:
+        if self.damaged:
+            names = listed(list(self.damaged))
+            return f"{self.source} is not as it was when it was converted: {names} differ from {DIGESTS}\nFAIL"
         lines = [f"{self.source} against transformers, float32, largest absolute differences:"]
+        lines += ["  every tensor and file is as it was when it was converted"] if self.digests else []
         lines += [_line(run) for run in self.runs]
         lines.append(f"{'PASS' if self.passed else 'FAIL'} (tolerance: logits {LOGITS:.0e}, attention {ATTENTION:.0e})")
         return "\n".join(lines)
 
 
 def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
-    """Runs every case in both, plainly and under a random mask per head, in float32; one model is held after the other.
+    """Checks the digests that a conversion has left, then runs every case in both models.
+
+    Plainly and under a random mask per head, in float32; one model is held after the other.
 
     Raises InputError if `src` is not a whole Qwen3-VL or PyTorch is missing.
     """
@@ -110,12 +125,15 @@ def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
     except ImportError as error:
         raise InputError("verify needs PyTorch: install the test extra (pip install 'gaze-jax[test]').") from error
     config = open_checkpoint(src).config
+    damaged = damage(resolve(src))
+    if damaged:
+        return Report(str(src), (), tuple(damaged), digests=True)
     fitting = [case for case in cases if case.fits(config)]
     expected = _expected(src, fitting, config)
     model = load_model(src, jnp.float32)
     with jax.default_matmul_precision("highest"):
         runs = [run for case, theirs in zip(fitting, expected, strict=True) for run in _compare(model, case, theirs)]
-    return Report(str(src), tuple(runs))
+    return Report(str(src), tuple(runs), digests=damaged is not None)
 
 
 def _expected(src: str | Path, cases: Sequence[Case], config: Config) -> list[list[Outcome]]:
@@ -163,7 +181,10 @@ def _compare(model: Qwen3VL, case: Case, expected: Sequence[Outcome]) -> Iterato
     for mask, theirs in zip(_masks(batch, model.config), expected, strict=True):
         logits, attention, tokens, gaps, margin = theirs
         edits = None if mask is None else Edits(jnp.asarray(mask))
-        ours = [np.asarray(array) for array in _run(model, batch.prompt, vision, edits)]
+        rows, length = batch.prompt.tokens.shape
+        # Made here: zeros made within the program could be read before they are written.
+        cache = model.empty_cache(rows, length + STEPS)
+        ours = [np.asarray(array) for array in _run(model, batch.prompt, vision, cache, edits)]
         valid = np.asarray(batch.prompt.valid)
         off = np.where(valid, np.abs(ours[0] - logits).max(axis=-1), 0)
         ends = comparable(off, margin, LOGITS)
@@ -191,13 +212,13 @@ def _encode(tower: VisionTower, images: Images) -> Vision:
 
 @jax.jit
 def _run(
-    model: Qwen3VL, prompt: Prompt, vision: Vision, edits: Edits | None
+    model: Qwen3VL, prompt: Prompt, vision: Vision, cache: Cache, edits: Edits | None
 ) -> tuple[Float[Array, "batch seq vocab"], Float[Array, "layer batch heads seq"], Int32[Array, "batch step"]]:
     """Logits everywhere, the last token's attention in every layer and head, and greedy tokens."""
-    batch, length = prompt.tokens.shape
+    length = prompt.tokens.shape[1]
     slots = length + STEPS
     taps = Taps(jnp.full((1, 1), length - 1, jnp.int32), jnp.eye(length, slots, dtype=jnp.float32)[None])
-    output = model(prompt, vision, model.empty_cache(batch, slots), edits, taps)
+    output = model(prompt, vision, cache, edits, taps)
     assert output.readings is not None
     logits = model.logits(output.hidden)
 

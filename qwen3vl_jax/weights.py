@@ -1,7 +1,9 @@
 """Every tensor of a checkpoint, derived from the module tree: there is no second table of names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -70,7 +72,8 @@ class Tensor:
         return rearrange(array, f"{self._ours} -> {self.layouts[self.shape]}", **self.sizes)
 
 
-def tensors(config: Config) -> dict[str, Tensor]:
+@lru_cache(maxsize=4)
+def tensors(config: Config) -> Mapping[str, Tensor]:
     """All tensors of a checkpoint of this shape, by Hugging Face name, in the order of the module tree."""
     found: dict[str, Tensor] = {}
     for path, param in _flat(_abstract(config, jnp.float32)):
@@ -81,7 +84,7 @@ def tensors(config: Config) -> dict[str, Tensor]:
                 parts.insert(stacked + 1, str(layer))
             name = ".".join(parts)
             found[name] = Tensor(name, path, layer, param.pattern, dict(param.sizes))
-    return found
+    return MappingProxyType(found)
 
 
 def assemble(

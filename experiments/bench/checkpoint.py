@@ -13,11 +13,11 @@ from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 from PIL import Image
 
+from convert.safetensors_writer import write_safetensors
 from gaze.pictures.strips import Strip
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.load.checkpoint import SIDE_FILES
-from qwen3vl_jax.load.safetensors_files import write_safetensors
 from qwen3vl_jax.weights import tensors
 
 PANELS, SIZE = 6, (1536, 256)

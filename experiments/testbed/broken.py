@@ -10,12 +10,12 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Shaped
 
+from convert.safetensors_writer import write_safetensors
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.files.write import new_folder
 from qwen3vl_jax.load import load_model
 from qwen3vl_jax.load.checkpoint import SIDE_FILES
-from qwen3vl_jax.load.safetensors_files import write_safetensors
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.weights import disassemble
 

@@ -6,10 +6,10 @@ import click
 import ml_dtypes
 import numpy as np
 
+from convert.safetensors_writer import write_safetensors
 from experiments.testbed.train import restore
 from qwen3vl_jax.files.write import new_folder
 from qwen3vl_jax.load.checkpoint import SIDE_FILES
-from qwen3vl_jax.load.safetensors_files import write_safetensors
 from qwen3vl_jax.weights import disassemble
 
 

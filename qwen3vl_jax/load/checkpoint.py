@@ -1,19 +1,29 @@
 """A checkpoint on disk, opened: what it holds is known and checked, its tensors are read one at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Shaped
 
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import reading, shown
 
 Index = tuple[slice, ...] | EllipsisType
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = {"F32": np.dtype(np.float32), "BF16": BFLOAT16, "F16": np.dtype(np.float16)}
+"""Those of a checkpoint, by the codes of safetensors."""
+
+Stamp = tuple[int, ...]
+"""What changes when a file is written or replaced."""
+BLOCK_BYTES = 2**24
 
 # What stands beside the weights: enough for `Processor.load` here and for transformers' processors there.
 SIDE_FILES = (
@@ -43,6 +53,7 @@ class Checkpoint:
       read: reads one tensor, in our layout and its stored dtype; `read(tensor, index)` only the part that the slices of
         `index` cut out.
       plain: whether transformers can open the folder as it is.
+      stamps: of every file, from before it was read.
     """
 
     folder: Path
@@ -51,11 +62,45 @@ class Checkpoint:
     dtypes: Mapping[str, np.dtype]
     read: Callable[..., Shaped[np.ndarray, "..."]]
     plain: bool
+    stamps: Mapping[Path, Stamp]
 
     @property
     def dtype(self) -> np.dtype:
-        """What to compute in unless told otherwise: bfloat16 if all of it is stored so, else float32."""
+        """Bfloat16 if all of it is stored so, else float32."""
         return BFLOAT16 if set(self.dtypes.values()) == {BFLOAT16} else np.dtype(np.float32)
+
+    def check_unchanged(self) -> None:
+        """Raises InputError, naming the file, if one was written, replaced or removed since the checkpoint was opened."""
+        for path, stamp in self.stamps.items():
+            if not path.exists() or stamp != stamp_of(path.stat()):
+                raise InputError(f"{path} was changed while it was read; start again when nobody writes it any more.")
+
+
+def stamped(paths: Iterable[Path]) -> dict[Path, Stamp]:
+    """The stamps of files that are there; of others an opener will say that they are not."""
+    return {path: stamp_of(path.stat()) for path in paths if path.exists()}
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def byte_blocks(array: Shaped[np.ndarray, "..."], most: int = BLOCK_BYTES) -> Iterator[memoryview]:
+    """The bytes of an array in order, in pieces: of a view in another layout the whole would be a copy."""
+    rows = max(1, most * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), rows):
+        yield np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8).data
+
+
+def checked_dtype(dtype: DTypeLike | None) -> np.dtype | None:
+    """Raises InputError unless it is None or a dtype that parameters can have."""
+    if dtype is None:
+        return None
+    with reading(f"dtype {shown(dtype)}", "the dtype of a model", f"give {', '.join(map(str, DTYPES.values()))}"):
+        found = jnp.dtype(dtype)
+        if found not in DTYPES.values():
+            raise ValueError("no model is computed in it")
+        return found
 
 
 def check_tensors(
@@ -79,14 +124,3 @@ def check_tensors(
 def listed(names: list[str], most: int = 3) -> str:
     """The first few names, and that there are more."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def cut(sizes: Sequence[int], most: int) -> list[slice]:
-    """Cuts a row of things of these sizes into pieces of at most `most`; what is larger is a piece of its own."""
-    starts, filled = [0], 0
-    for number, size in enumerate(sizes):
-        if filled and filled + size > most:
-            starts.append(number)
-            filled = 0
-        filled += size
-    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(sizes)], strict=True)]

@@ -1,154 +1,117 @@
-"""The Orbax format: one array per Hugging Face tensor, in our layout, under the parts of its dotted name.
+"""Reading the Orbax format: one array per Hugging Face tensor, in our layout, under the parts of its dotted name.
 
-Writing goes leaf by leaf, so memory holds about one tensor; the result restores through the ordinary Orbax API.
+Read with tensorstore alone: Orbax's partial restore parses the metadata of the whole tree for every leaf, 30 ms against 1 ms.
 """
 
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import (
+    Any,
+    NotRequired,  # pydantic does not take Python 3.11's own
+)
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import tensorstore
-from flax.traverse_util import unflatten_dict
 from jaxtyping import Shaped
+from typing_extensions import TypedDict
 
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.load.checkpoint import Checkpoint, Index, check_tensors, cut
+from qwen3vl_jax.files.plain_path import PlainPath
+from qwen3vl_jax.files.read import read_json, reading
+from qwen3vl_jax.load.checkpoint import DTYPES, Checkpoint, Index, check_tensors, stamped
 from qwen3vl_jax.weights import Tensor, tensors
 
 PARAMS = "params"
-LEAST_BYTES, CHUNK_BYTES = 2**20, 2**24
-AXIS_HALVINGS = 5  # a model axis of up to 32 devices
+METADATA = "_METADATA"
+KIND = "an Orbax checkpoint"
+HINT = "convert it again"
+MOST_FILES = 10_000
+CACHE_BYTES = 10**8
 
 
-@dataclass(frozen=True)
-class LazyArray:
-    """A leaf that exists only while it is written; `axis` is the one that a mesh would split."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    make: Callable[[], Shaped[np.ndarray, "..."]]
-    axis: int | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def chunk(self) -> list[int]:
-        """The shape of what is only read as a whole: many along `axis`, so that a device reads no more than its part."""
-        chunk, size = list(self.shape), self.nbytes
-        for _ in range(AXIS_HALVINGS):
-            if self.axis is not None and chunk[self.axis] % 2 == 0 and size >= 2 * LEAST_BYTES:
-                chunk[self.axis] //= 2
-                size //= 2
-        while size > CHUNK_BYTES:
-            longest = int(np.argmax(chunk))
-            chunk[longest] = -(-chunk[longest] // 2)
-            size = math.prod(chunk) * self.dtype.itemsize
-        return chunk
+class Key(TypedDict):
+    key: str | int
 
 
-class LazyHandler(ocp.type_handlers.NumpyHandler):
-    """Makes, writes and awaits one leaf (or a chunkful of small ones) before the next; on disk they are numpy leaves."""
+class Leaf(TypedDict):
+    key_metadata: list[Key]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._opening: list[tuple[Any, LazyArray]] = []
 
-    async def serialize(
-        self, values: Sequence[LazyArray], infos: Sequence[Any], args: Sequence[Any] | None = None
-    ) -> Sequence[Any]:
-        args = args or [ocp.SaveArgs()] * len(values)
-        for part in cut([value.nbytes for value in values], CHUNK_BYTES):
-            # The numpy handler's own `serialize` would hold a copy of every leaf until all of them are written.
-            with self._finishing() as writing:
-                await self._background_serialize(values[part], infos[part], args[part])
-                stores = [(opened.result(), value.make()) for opened, value in self._opening]
-                writing += [store.write(array, can_reference_source_data_indefinitely=True) for store, array in stores]
-                for written in writing:
-                    written.result()
-        return []
+class Tree(TypedDict):
+    """`_METADATA`."""
 
-    async def _open_and_write(self, value: LazyArray, tspec: dict[str, Any], ts_context: tensorstore.Context) -> None:
-        tspec["metadata"]["chunks"] = value.chunk
-        opened = tensorstore.open(tensorstore.Spec(tspec), create=True, open=True, context=ts_context)
-        self._opening.append((opened, value))
-
-    @contextmanager
-    def _finishing(self) -> Iterator[list[Any]]:
-        """Leaves when nothing is being written any more, come what may: then the folder can be removed for good."""
-        writing: list[Any] = []
-        try:
-            yield writing
-        finally:
-            for future in [opened for opened, _ in self._opening] + writing:
-                future.exception()
-            self._opening.clear()
+    tree_metadata: dict[str, Leaf]
+    use_zarr3: NotRequired[bool]
 
 
 def is_orbax(folder: Path) -> bool:
-    return (folder / PARAMS / "_METADATA").is_file()
-
-
-def write_orbax(folder: Path, leaves: Mapping[str, LazyArray]) -> None:
-    """Writes `folder/params`; keys are dotted names. Raises what the disk raises, as OSError."""
-    handlers = ocp.type_handlers
-    registry = handlers.create_type_handler_registry(
-        (LazyArray, LazyHandler()), (jax.Array, handlers.get_type_handler(jax.Array))
-    )
-    tree = unflatten_dict(dict(leaves), sep=".")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as checkpointer:
-        try:
-            checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(tree))
-        except ValueError as error:
-            code = re.search(r"os_error_code='(\d+)'", str(error))
-            if code is None:
-                raise
-            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+    return os.path.lexists(folder / PARAMS / METADATA)
 
 
 def open_orbax(folder: Path) -> Checkpoint:
-    """Opens a folder that `write_orbax` filled and checks what it holds against its config.json.
+    """Opens a folder that `qwen3vl-convert` filled and checks what it holds against its config.json.
 
     Raises InputError for a damaged store and for missing, unknown or misshapen tensors.
     """
+    params = folder / PARAMS
+    stamps = stamped([folder / "config.json", *_files(params)])
     config = Config.load(folder)
-    params = folder.absolute() / PARAMS
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            tree = checkpointer.metadata(params).item_metadata.tree
-    except Exception as error:
-        raise InputError(f"{params} is no readable Orbax checkpoint ({_first_line(error)}).") from error
-    leaves = {".".join(str(key.key) for key in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-    shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
-    check_tensors(shapes, {name: tensor.flax_shape for name, tensor in tensors(config).items()}, params)
-    context = ocp.type_handlers.get_ts_context()
-
-    def read(tensor: Tensor, index: Index = ...) -> np.ndarray:
-        return _read(params, tensor.name, index, context)
-
-    dtypes = {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
-    return Checkpoint(folder, config, shapes, dtypes, read, plain=False)
+    declared = tensors(config)
+    tree = read_json(params / METADATA, "the metadata of an Orbax checkpoint", Tree, HINT)
+    names = [".".join(str(key["key"]) for key in leaf["key_metadata"]) for leaf in tree["tree_metadata"].values()]
+    wanted = {name: tensor.flax_shape for name, tensor in declared.items()}
+    check_tensors({name: wanted.get(name, ()) for name in names}, wanted, params)
+    stores = _Stores(params, names, "zarr3" if tree.get("use_zarr3") else "zarr")
+    check_tensors(stores.shapes, wanted, params)
+    return Checkpoint(folder, config, wanted, stores.dtypes, stores.read, plain=False, stamps=stamps)
 
 
-def _read(params: Path, name: str, index: Index, context: tensorstore.Context) -> Shaped[np.ndarray, "..."]:
-    # Orbax's partial restore parses the metadata of the whole tree for every leaf: 30 ms against 1 ms.
-    store = {"driver": "ocdbt", "base": f"file://{params}/", "path": f"{name}/"}
-    try:
-        opened = tensorstore.open({"driver": "auto", "kvstore": store}, open=True, context=context).result()
-        return opened[index].read().result()
-    except ValueError as error:
-        raise InputError(f"{params} is damaged: {name} cannot be read ({_first_line(error)}).") from error
+class _Stores:
+    """The arrays of a checkpoint, opened; keeps the link alive through which they are read, if there is one."""
+
+    def __init__(self, params: Path, names: list[str], driver: str) -> None:
+        self._params = params
+        self._plain = PlainPath(params)
+        # No URL: `file://run%20x` is another folder.
+        base = {"driver": "file", "path": f"{self._plain.path}/"}
+        context = tensorstore.Context({"cache_pool#ocdbt": {"total_bytes_limit": CACHE_BYTES}})
+
+        def open_(name: str) -> Any:
+            store = {"driver": "ocdbt", "base": base, "path": f"{name}/", "cache_pool": "cache_pool#ocdbt"}
+            return tensorstore.open({"driver": driver, "kvstore": store}, open=True, read=True, context=context)
+
+        opening = {name: open_(name) for name in names}
+        self._found = {name: self._result(name, future) for name, future in opening.items()}
+        self.shapes = {name: tuple(store.shape) for name, store in self._found.items()}
+        self.dtypes = {name: np.dtype(store.dtype.numpy_dtype) for name, store in self._found.items()}
+        for name, store in self._found.items():
+            if self.dtypes[name] not in DTYPES.values():
+                raise InputError(
+                    f"{params} holds {name} as {self.dtypes[name]}; this package reads {', '.join(DTYPES)}."
+                )
+            # So that a few bytes cannot ask for all memory.
+            if math.prod(store.chunk_layout.read_chunk.shape) > max(1, math.prod(store.shape)):
+                raise InputError(f"{params} is damaged: {name} is cut into pieces larger than itself.")
+
+    def read(self, tensor: Tensor, index: Index = ...) -> Shaped[np.ndarray, "..."]:
+        return np.asarray(self._result(tensor.name, self._found[tensor.name][index].read()))
+
+    def _result(self, name: str, future: Any) -> Any:
+        with reading(f"{name} in {self._params}", KIND, HINT):
+            return future.result()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _files(params: Path) -> Iterator[Path]:
+    """All of a checkpoint; raises InputError if one of them is a pipe or device, which might never end."""
+    count = 0
+    with reading(params, KIND, HINT):
+        for place, _, files in os.walk(params, followlinks=True):
+            for name in files:
+                path, count = Path(place, name), count + 1
+                if count > MOST_FILES or not stat.S_ISREG(path.stat().st_mode):
+                    raise InputError(f"{path} is no part of an Orbax checkpoint; {HINT}.")
+                yield path

@@ -1,28 +1,55 @@
-"""The Hugging Face format: reading and writing `.safetensors` files, alone or in shards, one tensor at a time.
+"""Reading the Hugging Face format: `.safetensors` files, alone or in shards, one tensor at a time.
 
 A file is the length of its header (8 bytes, little endian), the header (JSON: dtype, shape and place of every tensor) and the
-tensors end to end. Tensors are memory-mapped, so what is not looked at is not read.
+tensors end to end. The safetensors library's own reader for numpy does not know bfloat16.
 """
 
-import json
+import math
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import (
+    Annotated,
+    NotRequired,  # pydantic does not take Python 3.11's own
+)
 
 import numpy as np
 from jaxtyping import Shaped
+from pydantic import Field, NonNegativeInt, RootModel
+from typing_extensions import TypedDict
 
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.load.checkpoint import BFLOAT16, Checkpoint, Index, check_tensors, cut, listed
+from qwen3vl_jax.files.read import open_regular, parse_json, read_json, shown, validate
+from qwen3vl_jax.load.checkpoint import DTYPES, Checkpoint, Index, check_tensors, listed, stamped
 from qwen3vl_jax.weights import Tensor, tensors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DTYPES = {"F32": np.dtype(np.float32), "BF16": BFLOAT16, "F16": np.dtype(np.float16)}
-SHARD_BYTES = 4 * 10**9
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+KIND, HINT = "a safetensors file", "copy or download it again"
+MOST_BYTES, MOST_HEADER = 2**50, 10**8
+"""Of a file, and of its header, as the safetensors library has it."""
+
+
+class Entry(TypedDict):
+    """A tensor in the header; its bytes are those between the offsets, counted from the end of the header."""
+
+    dtype: str
+    shape: list[NonNegativeInt]
+    data_offsets: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
+
+
+class Header(RootModel[dict[str, Entry]]):
+    """Of a file, without its `__metadata__`."""
+
+
+class ShardIndex(TypedDict):
+    """`model.safetensors.index.json`."""
+
+    weight_map: dict[str, str]
+    metadata: NotRequired[object]
 
 
 @dataclass(frozen=True)
@@ -34,8 +61,22 @@ class Stored:
     shape: tuple[int, ...]
     start: int
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def read(self) -> Shaped[np.ndarray, "..."]:
-        """A view of the file, in the file's layout."""
+        """The tensor, in the file's layout."""
+        raw = np.empty(self.nbytes, np.uint8)
+        # Not mapped: a process dies where the file behind a map is cut short.
+        with open_regular(self.file, KIND, HINT, MOST_BYTES) as file:
+            file.seek(self.start)
+            if file.readinto(raw.data) < self.nbytes:  # type: ignore[attr-defined]
+                raise InputError(f"{self.file} was cut short while it was read; {HINT}.")
+        return raw.view(self.dtype).reshape(self.shape)
+
+    def view(self) -> Shaped[np.ndarray, "..."]:
+        """The tensor mapped into memory: what is not looked at is not read."""
         return np.asarray(np.memmap(self.file, self.dtype, "r", self.start, self.shape))
 
 
@@ -44,9 +85,12 @@ def open_safetensors(folder: Path) -> Checkpoint:
 
     Raises InputError for a damaged or absent file and for missing, unknown, repeated or misshapen tensors.
     """
+    stamps = stamped([folder / "config.json", folder / INDEX])
     config = Config.load(folder)
     declared = tensors(config)
-    found = _find(folder)
+    files = _files(folder)
+    stamps |= stamped(folder / name for name in files)
+    found = _find(folder, files)
     stored = {_modern(name): place for name, place in found.items()}
     if len(stored) != len(found):
         raise InputError(
@@ -59,129 +103,74 @@ def open_safetensors(folder: Path) -> Checkpoint:
     fitting = {name: shapes[name] for name, tensor in declared.items() if shapes.get(name) in tensor.layouts}
     check_tensors(shapes, {name: tensor.shape for name, tensor in declared.items()} | fitting, folder)
 
-    def read(tensor: Tensor, index: Index = ...) -> np.ndarray:
-        return tensor.to_flax(stored[tensor.name].read())[index]
+    def read(tensor: Tensor, index: Index = ...) -> Shaped[np.ndarray, "..."]:
+        place = stored[tensor.name]
+        return tensor.to_flax(place.read() if index is ... else place.view())[index]
 
     dtypes = {name: place.dtype for name, place in stored.items()}
-    return Checkpoint(folder, config, shapes, dtypes, read, plain=stored.keys() <= found.keys())
+    return Checkpoint(folder, config, shapes, dtypes, read, plain=stored.keys() <= found.keys(), stamps=stamps)
 
 
 def read_header(path: Path) -> dict[str, Stored]:
     """Every tensor of one file by name; raises InputError unless the file is whole."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > size - 8:
-                raise InputError(f"{path} is truncated or no safetensors file; copy or download it again.")
-            header = json.loads(file.read(length), object_pairs_hook=_once)
-        places = {name: _place(path, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is no safetensors file ({error}); copy or download it again.") from error
+    with open_regular(path, KIND, HINT, MOST_BYTES) as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MOST_HEADER):
+            raise InputError(f"{path} is truncated or no safetensors file; {HINT}.")
+        raw = parse_json(file.read(length), path, KIND, hint=HINT)
+    if isinstance(raw, dict):
+        raw.pop("__metadata__", None)
+    header = validate(raw, path, KIND, Header, HINT).root
     end = 8 + length
-    for name, (place, stop) in sorted(places.items(), key=lambda item: item[1][0].start):
-        if place.start != end or stop - place.start != place.dtype.itemsize * int(np.prod(place.shape)):
+    places = {}
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        if entry["dtype"] not in DTYPES:
+            raise InputError(
+                f"{path} holds a tensor of dtype {entry['dtype']} ({name}); this package reads {', '.join(DTYPES)}."
+            )
+        start, stop = (8 + length + offset for offset in entry["data_offsets"])
+        places[name] = Stored(path, DTYPES[entry["dtype"]], tuple(entry["shape"]), start)
+        if start != end or stop - start != places[name].nbytes:
             raise InputError(f"{path} is damaged: the place of {name} does not fit its shape and its neighbours.")
         end = stop
     if end != size:
-        raise InputError(f"{path} has {size} bytes but its header describes {end}; copy or download it again.")
-    return {name: place for name, (place, _) in places.items()}
+        raise InputError(f"{path} has {size} bytes but its header describes {end}; {HINT}.")
+    return places
 
 
-def write_safetensors(
-    folder: Path,
-    parts: Mapping[str, tuple[tuple[int, ...], np.dtype]],
-    read: Callable[[str], Shaped[np.ndarray, "..."]],
-) -> None:
-    """Writes tensors of known shape and dtype, read one at a time by name, as one file or as shards with an index."""
-    sizes = {name: dtype.itemsize * int(np.prod(shape)) for name, (shape, dtype) in parts.items()}
-    shards = [list(parts)[part] for part in cut(list(sizes.values()), SHARD_BYTES)]
-    files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-    if len(shards) == 1:
-        files = [SINGLE]
-    else:
-        where = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    for file, names in zip(files, shards, strict=True):
-        # Wide dtypes first, as the safetensors library does: every tensor starts at a multiple of its item size.
-        ordered = sorted(names, key=lambda name: -parts[name][1].itemsize)
-        _write_file(folder / file, {name: parts[name] for name in ordered}, read)
-
-
-def _write_file(
-    path: Path,
-    parts: Mapping[str, tuple[tuple[int, ...], np.dtype]],
-    read: Callable[[str], Shaped[np.ndarray, "..."]],
-) -> None:
-    codes = {dtype: code for code, dtype in DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (shape, dtype) in parts.items():
-        start, end = end, end + dtype.itemsize * int(np.prod(shape))
-        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in parts:
-            file.write(np.ascontiguousarray(read(name)).reshape(-1).view(np.uint8).data)
-
-
-def _find(folder: Path) -> dict[str, Stored]:
-    if (folder / SINGLE).is_file():
-        return read_header(folder / SINGLE)
-    if not (folder / INDEX).is_file():
+def _files(folder: Path) -> dict[str, set[str]]:
+    """The names of the files of weights, and which tensors the index promises in each."""
+    if os.path.lexists(folder / SINGLE):
+        return {SINGLE: set()}
+    if not os.path.lexists(folder / INDEX):
         raise InputError(f"{folder} has neither {SINGLE} nor {INDEX}; give the folder of a Qwen3-VL checkpoint.")
-    where = _weight_map(folder / INDEX)
+    hint = "weight_map should give a file name for each tensor"
+    where = read_json(folder / INDEX, "an index of safetensors files", ShardIndex, hint)["weight_map"]
+    # A bare name: an index must not lead outside its folder.
+    odd = [file for file in where.values() if not re.fullmatch(r"[^/\\\0]+\.safetensors", file)]
+    if odd or not where:
+        raise InputError(
+            f"{folder / INDEX} is not an index of safetensors files ({shown(odd[0]) if odd else 'empty'}): {hint}."
+        )
+    promised: dict[str, set[str]] = {}
+    for name, file in where.items():
+        promised.setdefault(file, set()).add(name)
+    return promised
+
+
+def _find(folder: Path, files: Mapping[str, set[str]]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
-    for file in sorted(set(where.values())):
-        if not (folder / file).is_file():
-            raise InputError(f"{folder / INDEX} names {file}, which is not there; copy or download it too.")
+    for file, promised in sorted(files.items()):
         header = read_header(folder / file)
         twice = sorted(header.keys() & found.keys())
         if twice:
             raise InputError(f"{folder} holds {listed(twice)} in more than one file; each tensor should be in one.")
+        lost = sorted(promised - header.keys())
+        if lost:
+            raise InputError(f"{folder / INDEX} promises {listed(lost)} in {file}, which does not hold it.")
         found |= header
-    lost = [name for name, file in where.items() if name not in found or found[name].file.name != file]
-    if lost:
-        raise InputError(f"{folder / INDEX} promises {listed(lost)} in {where[lost[0]]}, which does not hold it.")
     return found
-
-
-def _weight_map(path: Path) -> dict[str, str]:
-    try:
-        where = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)["weight_map"]
-        # A bare name: an index must not lead outside its folder.
-        whole = isinstance(where, dict) and where and all(Path(file).name == file for file in where.values())
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is no index of safetensors files ({error}).") from error
-    if not whole:
-        raise InputError(
-            f"{path} is no index of safetensors files: weight_map should give a file name for each tensor."
-        )
-    return where
-
-
-def _place(path: Path, entry: Mapping[str, Any], data: int) -> tuple[Stored, int]:
-    start, stop = entry["data_offsets"]
-    if entry["dtype"] not in DTYPES:
-        raise InputError(f"{path} holds a tensor of dtype {entry['dtype']}; this package reads {', '.join(DTYPES)}.")
-    return Stored(path, DTYPES[entry["dtype"]], tuple(map(int, entry["shape"])), data + int(start)), data + int(stop)
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Reads a JSON object whose keys must differ; plain `dict` would keep the last of two."""
-    read: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in read:
-            raise InputError(f"the header of a safetensors file names {key} twice; each tensor should be there once.")
-        read[key] = value
-    return read
 
 
 def _modern(name: str) -> str:
@@ -204,7 +193,7 @@ def _check_same(head: Stored, embedding: Stored, folder: Path) -> None:
     same = (head.dtype, head.shape) == (embedding.dtype, embedding.shape)
     if same:
         block = max(1, 2**24 // head.shape[1])
-        views = [place.read().view(f"u{place.dtype.itemsize}") for place in (head, embedding)]
+        views = [place.view().view(f"u{place.dtype.itemsize}") for place in (head, embedding)]
         rows = range(0, head.shape[0], block)
         same = all(np.array_equal(views[0][row : row + block], views[1][row : row + block]) for row in rows)
     if not same:

@@ -1,9 +1,11 @@
 """What a command's `--model` may be: a folder of either format, or the name of a repository on the Hugging Face hub."""
 
+import os
 import re
 from pathlib import Path
 
-from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.errors import InputError, redact
+from qwen3vl_jax.files.read import reason
 from qwen3vl_jax.load.checkpoint import SIDE_FILES, Checkpoint
 from qwen3vl_jax.load.orbax_files import is_orbax, open_orbax
 from qwen3vl_jax.load.safetensors_files import INDEX, open_safetensors
@@ -16,11 +18,11 @@ def resolve(src: str | Path) -> Path:
 
     Raises InputError if it is neither, or if the hub does not give it.
     """
-    folder = Path(src).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(src))
+    if os.path.isdir(folder):
         return folder
-    if folder.exists():
-        raise InputError(f"{src} is a file; give the folder it lies in.")
+    if os.path.lexists(folder):
+        raise InputError(f"{src} is no folder; give the folder that a checkpoint lies in.")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(src)):
         raise InputError(
             f"there is no folder {src}; give a checkpoint's folder or a hub name like Qwen/Qwen3-VL-2B-Instruct."
@@ -40,12 +42,12 @@ def _download(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
-    except errors.RepositoryNotFoundError as error:
-        reason = "no public repository on the hub has that name"
-        raise InputError(f"there is no folder {name}, and {reason}; check the spelling or log in.") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        reason = "the hub cannot be reached to download it"
-        raise InputError(f"there is no folder {name}, and {reason}; give a local folder.") from error
+    except errors.RepositoryNotFoundError:
+        said = "no public repository on the hub has that name"
+        raise InputError(f"there is no folder {name}, and {said}; check the spelling or log in.") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        said = "the hub cannot be reached to download it"
+        raise InputError(f"there is no folder {name}, and {said}; give a local folder.") from None
     except Exception as error:  # whatever else a network client and a full disk may raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"there is no folder {name}, and downloading it failed ({reason}).") from error
+        said = redact(reason(error))
+        raise InputError(f"there is no folder {name}, and downloading it failed ({said}).") from None

@@ -14,19 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from convert import orbax_writer
 from convert.convert import convert, to_hf, to_orbax
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.load import orbax_files
-from qwen3vl_jax.load.source import open_checkpoint
+from qwen3vl_jax.load import open_checkpoint
 from qwen3vl_jax.weights import Tensor
 
 ROOT = Path(__file__).parents[2]
 
 SLOW = """
 import dataclasses, signal, sys, time
-from convert import cli, convert, orbax_store
+from convert import cli, convert, orbax_writer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
-orbax_store.CHUNK_BYTES = 20_000  # so that reading and writing alternate
+orbax_writer.CHUNK_BYTES = 20_000  # so that reading and writing alternate
 open_checkpoint = convert.open_checkpoint
 def slow(src):
     checkpoint = open_checkpoint(src)
@@ -59,7 +59,7 @@ def watch():
         time.sleep(0.002)
 convert(warm, dst + "-warm")
 base, peaks, running = anonymous(), [], True
-thread = threading.Thread(target=watch)
+thread = threading.Thread(target=watch, daemon=True)
 thread.start()
 convert(src, dst)
 running = False
@@ -136,7 +136,7 @@ def test_full_disk(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, w
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return checkpoint.read(tensor)
 
-    monkeypatch.setattr(orbax_files, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(orbax_writer, "CHUNK_BYTES", 20_000)
     monkeypatch.setattr("convert.convert.open_checkpoint", lambda src: dataclasses.replace(checkpoint, read=read))
     with pytest.raises(InputError, match="No space left on device"):
         way(toy, tmp_path / "dst")

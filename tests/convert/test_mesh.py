@@ -16,8 +16,8 @@ import tensorstore
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from convert.convert import to_orbax
+from convert.orbax_writer import CHUNK_BYTES, LazyArray, write_orbax
 from qwen3vl_jax.load import load_model
-from qwen3vl_jax.load.orbax_files import CHUNK_BYTES, LazyArray, write_orbax
 from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.sharding import make_mesh, mesh_of, sharding, shardings
 from qwen3vl_jax.weights import tensors
@@ -97,7 +97,7 @@ def test_a_part_is_read_alone(axis: int, tmp_path: Path) -> None:
     shape = (1024, 2048) if axis else (2048, 1024)
     array = np.random.default_rng(0).random(shape, np.float32)  # 8 MiB that do not compress
     write_orbax(tmp_path, {"weight": LazyArray(shape, array.dtype, lambda: array, axis)})
-    store = {"driver": "ocdbt", "base": f"file://{tmp_path}/params/", "path": "weight/"}
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{tmp_path}/params/"}, "path": "weight/"}
     opened = tensorstore.open({"driver": "auto", "kvstore": store}, open=True).result()
     for place in (0, 7):
         part = [slice(None)] * 2

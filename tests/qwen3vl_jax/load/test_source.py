@@ -136,7 +136,7 @@ def test_header_whose_places_overlap(toy: Path) -> None:
 def test_index_that_names_an_absent_file(toy: Path) -> None:
     sharded(toy)
     (toy / "part-1.safetensors").unlink()
-    fails(toy, "part-1.safetensors", "not there")
+    fails(toy, "part-1.safetensors", "there is no")
 
 
 def test_index_that_promises_too_much(toy: Path) -> None:
@@ -156,7 +156,7 @@ def test_tensor_in_two_shards(toy: Path) -> None:
 def test_index_that_is_none(toy: Path, where: object) -> None:
     sharded(toy)
     write_index(toy, where)
-    fails(toy, "no index")
+    fails(toy, "index of safetensors files")
 
 
 def test_folder_without_weights(toy: Path) -> None:
@@ -182,11 +182,11 @@ def test_damaged_orbax_checkpoint(shared_toy: Path, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "whole", copy)
     largest = max((copy / "params").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
     largest.unlink()
-    fails(copy, "params", "damaged")
+    fails(copy, "params", "cannot be read")
     shutil.rmtree(copy)
     shutil.copytree(tmp_path / "whole", copy)
     (copy / "params" / "_METADATA").write_text("{")
-    fails(copy, "params", "no readable Orbax checkpoint")
+    fails(copy, "params", "metadata of an Orbax checkpoint")
     shutil.rmtree(copy)
     shutil.copytree(tmp_path / "whole", copy)
     config = json.loads((copy / "config.json").read_text())
@@ -208,7 +208,7 @@ def test_neither_a_folder_nor_a_hub_name(name: str) -> None:
 
 
 def test_file_in_place_of_a_folder(shared_toy: Path) -> None:
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="is no folder"):
         resolve(shared_toy / "config.json")
 
 
