@@ -10,9 +10,11 @@ What `diagnose` returns, and `gaze diagnose MODEL --json` prints:
     heads                    [{layer, head, gaze, selectivity, lift, routing, held_out: {routing, lift, p, gazes}}]: the heads
                              that are steered, best first, by their scores on the strips that chose them and on others
     stability                {overlap, low, high, chance, spearman, count, splits}: of `gaze.discovery.nulls.split_half`
-    steering                 {gaze, random, all}: {accuracy, interval, n}, and the accuracy of each draw of random heads (draws)
-    strength                 {curve: [{strength, accuracy, interval, n}], enough}: the least strength that reaches 95 % of what
-                             the greatest does; null if that is nothing
+    steering                 {gaze, random, all}: {accuracy, interval, n, by_paper: {accuracy, interval, n}}, and the accuracy of
+                             each draw of random heads (draws, draws_by_paper); by_paper counts an answer that equals the
+                             unsteered one as a miss
+    strength                 {curve: [{strength, accuracy, interval, n, by_paper}], enough}: the least strength that reaches
+                             95 % of what the greatest does; null if that moves no answer to its target
     cost                     {prompt, answer}: {before, after, taken}, attention of the steered heads by `KEYS`, null if
                              there is none; {steered, unsteered}: {empty, junk, n}, shares of the answers
     grid                     {strips, photos}: {pictures, resized, cell, tokens: {least, median, most}, aligned, off, centreless}:
@@ -36,12 +38,12 @@ from experiments.paper.e8_natural import pictures
 from experiments.paper.e9_checkpoints import Examined
 from experiments.paper.steering_study import every_panel
 from experiments.run.conditions import Condition
-from experiments.run.formatting import percent, share
+from experiments.run.formatting import COUNTING, ON_TARGET, on_target, percent
 from experiments.run.meshes import open_mesh
 from experiments.run.models import TESTBED, open_model, source
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
-from experiments.run.summaries import estimated
+from experiments.run.summaries import PLATEAU, Counted, estimated, least_sufficient
 from experiments.testbed.scattered import draw_photos
 from gaze.judges.outcomes import is_junk
 from gaze.pictures.alignment import alignment
@@ -53,7 +55,6 @@ from qwen3vl_jax.load.source import open_checkpoint
 STRIPS = {"discovery": 16, "selection": 8, "evaluation": 8, "images": 12}
 """How many strips and photos are enough for a diagnosis."""
 STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0, 10_000.0)
-PLATEAU = 0.95
 
 
 def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def _examined(run: Run) -> dict[str, Any]:
         "steering": {
             **{name: _short(steered[name]) for name in ("gaze", "random", "all")},
             "draws": [*steered["random"]["against"]["accuracies"]],
+            "draws_by_paper": [*steered["random"]["by_paper"]["against"]["accuracies"]],
         },
         "strength": strengths(run),
         "cost": {**costs(run), **spoiled(run)},
@@ -114,8 +116,12 @@ def _heads(run: Run, found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _short(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: found[name] for name in ("accuracy", "interval", "n")}
+def _short(found: Counted) -> dict[str, Any]:
+    by_paper = found["by_paper"]
+    return {
+        **{name: found[name] for name in ("accuracy", "interval", "n")},
+        "by_paper": {name: by_paper[name] for name in ("accuracy", "interval", "n")},
+    }
 
 
 def strengths(run: Run) -> dict[str, Any]:
@@ -126,11 +132,15 @@ def strengths(run: Run) -> dict[str, Any]:
         Condition(f"strength {strength:g}", STATIC, length, aims, heads, strength=strength) for strength in STRENGTHS
     ]
     rows = run.judged(strips, run.generate("strengths", strips, conditions))
-    each = {one.strength: [row for row in rows if row["condition"] == one.name] for one in conditions}
-    curve = [{"strength": strength, **_short(estimated(some, run.settings.seed))} for strength, some in each.items()]
-    most = curve[-1]["accuracy"]
-    enough = [one["strength"] for one in curve if one["accuracy"] >= PLATEAU * most]
-    return {"curve": curve, "enough": min(enough) if most > 0 else None}
+    alone = [row for row in run.answers(checkpoints.STEERING) if row["condition"] == "unsteered"]
+    found = [
+        estimated([row for row in rows if row["condition"] == one.name], alone, run.settings.seed) for one in conditions
+    ]
+    points = [*zip(STRENGTHS, found, strict=True)]
+    return {
+        "curve": [{"strength": strength, **_short(one)} for strength, one in points],
+        "enough": least_sufficient(points),
+    }
 
 
 def costs(run: Run) -> dict[str, Any]:
@@ -241,12 +251,15 @@ def _chosen(found: dict[str, Any]) -> Table:
 
 
 def _steering(found: dict[str, Any]) -> Table:
-    steering, draws = found["steering"], found["steering"]["draws"]
-    table = _table("Answers that describe the target panel", "steered", "on target (95 % interval)", "answers")
+    steering, draws, by_paper = (found["steering"], *(found["steering"][name] for name in ("draws", "draws_by_paper")))
+    table = _table("Answers that describe the target panel", "steered", *ON_TARGET, "answers")
     names = {"gaze": "these heads", "random": f"random heads, {len(draws)} draws", "all": "all heads"}
     for name, label in names.items():
-        table.add_row(label, share(steering[name]), str(steering[name]["n"]))
-    table.caption = f"Single draws of random heads reach {percent(min(draws))} to {percent(max(draws))}."
+        table.add_row(label, *on_target(steering[name]), str(steering[name]["n"]))
+    table.caption = (
+        f"Single draws of random heads reach {percent(min(draws))} to {percent(max(draws))}, by the paper's counting "
+        f"{percent(min(by_paper))} to {percent(max(by_paper))}. {COUNTING}"
+    )
     return table
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.run.formatting import interval, percent
+from experiments.run.formatting import COUNTING, ON_TARGET, both, on_target
 from experiments.run.run import Run
 
 
@@ -30,7 +30,7 @@ def steering_table(run: Run, name: str) -> Table:
     found = results["conditions"]
     question = results["unsteered"]["question"]
     shown = Table(title=f'"{question}" steered to each panel, {run.settings.evaluation} strips')
-    for column in ("heads", "describes the chosen panel", "95 % interval", "answers"):
+    for column in ("heads", *ON_TARGET, "answers"):
         shown.add_column(column, justify="left" if column == "heads" else "right")
     names = {
         "gaze": f"{found['gaze']['k']} gaze heads",
@@ -38,11 +38,10 @@ def steering_table(run: Run, name: str) -> Table:
         "all": f"all {found['all']['k']} heads",
     }
     for kind, label in names.items():
-        shown.add_row(label, percent(found[kind]["accuracy"]), interval(found[kind]), str(found[kind]["n"]))
+        shown.add_row(label, *on_target(found[kind]), str(found[kind]["n"]))
+    shown.caption = COUNTING
     if asked := found.get("asked"):
-        shown.caption = (
-            f"Asked for a panel by its number, unsteered, it is right in {percent(asked['accuracy'])} of {asked['n']}."
-        )
+        shown.caption += f" Asked for a panel by its number, unsteered, it is right in {both(asked)} of {asked['n']}."
     return shown
 
 

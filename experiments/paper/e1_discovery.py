@@ -5,7 +5,6 @@ without the model; and chooses how many heads to steer on strips of their own.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.commands.runner import script
 from experiments.data.sources import Purpose
 from experiments.paper.reports import discovery as discovery_report
-from experiments.paper.steering_study import every_panel
+from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
 from experiments.run.run import Run, progress
-from experiments.run.summaries import measured
+from experiments.run.summaries import grouped, measured
 from gaze.discovery.baselines import Elbow, ImageAttention, image_attention, image_heads, localization_heads
 from gaze.discovery.nulls import (
     Null,
@@ -140,15 +138,18 @@ def shuffles(run: Run, count: int) -> np.ndarray:
 
 
 def sweep(run: Run, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) -> list[dict[str, Any]]:
-    """The static question steered to every panel with each head set; one row of numbers per set."""
+    """Returns a row of numbers per head set: the static question steered to every panel with it."""
     strips = run.pictures(purpose)
     conditions = [
-        Condition(title, STATIC, run.settings.static, every_panel(strips), heads) for title, heads in head_sets.items()
+        Condition("unsteered", STATIC, run.settings.static, nowhere(strips)),
+        *(
+            Condition(title, STATIC, run.settings.static, every_panel(strips), some)
+            for title, some in head_sets.items()
+        ),
     ]
-    rows = run.judged(strips, run.generate(name, strips, conditions))
-    by_name = {title: [row for row in rows if row["condition"] == title] for title in head_sets}
+    groups = grouped(run.judged(strips, run.generate(name, strips, conditions)), lambda row: row["condition"])
     return [
-        {"name": title, "k": len(heads), **measured(by_name[title], run.settings.seed)}
+        {"name": title, "k": len(heads), **measured(groups[title], groups["unsteered"], run.settings.seed)}
         for title, heads in head_sets.items()
     ]
 
@@ -249,7 +250,3 @@ def _concatenated(run: Run, name: str, part: str) -> np.ndarray:
 def chapter(run: Run, results: dict[str, Any]) -> Chapter:
     null = shuffled_questions(mass(run), CREDITS["gaze"], run.settings.seed, 50).drawn
     return discovery_report.chapter(results, scores(run, "gaze"), mass(run).mean(axis=0), null, (NUMBER, NAME, TITLE))
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

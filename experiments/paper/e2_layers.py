@@ -5,7 +5,6 @@ front. The difference of the two means in the residual stream of the last prompt
 one layer at a time. The paper's wording of the question is not printed; ours is `LETTER`.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.commands.runner import script
 from experiments.data.sources import PURPOSES
 from experiments.paper.layer_steering import reverse_narration
 from experiments.paper.layer_steering.letter_probes import other_orders
@@ -217,7 +215,3 @@ def share(right: np.ndarray, seed: int) -> dict[str, Any]:
     strip = np.repeat(np.arange(len(right)), right.shape[1])
     found = average(right.ravel(), strip, seed)
     return {"value": found.value, "interval": bounds(found.low, found.high), "answers": found.answers}
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

@@ -4,7 +4,6 @@ The model writes its narration alone; then it is read once more and the attentio
 by token for the gaze heads and the controls, line by line for all.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.commands.runner import script
 from experiments.paper.e1_discovery import by_strip
 from experiments.paper.reports.trajectories import WEIGHTS, report, staircases
 from experiments.paper.steering_study import nowhere
@@ -259,7 +257,3 @@ def _one_strip(run: Run) -> list[Plot]:
     figure = trajectories(lines, saved["lines"][first, tokens].astype(np.int32))
     name = run.pictures("evaluation")[first].name
     return [Plot("one_strip", figure, f"One narration, strip {name}; orange while the text is about the panel.")]
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

@@ -1,10 +1,7 @@
 """Experiment 4, VQA: a question about the whole strip, steered to each panel (arXiv 2606.14703, section 3; script 03)."""
 
-import sys
-from typing import Any
-
-from experiments.commands.runner import script
 from experiments.paper import steering_study
+from experiments.paper.steering_study import SteeringResults
 from experiments.run.run import Run
 from gaze.prompts import VQA
 from gaze.report.html import Chapter, Compared
@@ -26,13 +23,9 @@ def collect(run: Run) -> None:
     steering_study.collect(run, NAME, VQA, run.settings.brief)
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> SteeringResults:
     return steering_study.sum_up(run, NAME)
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: SteeringResults) -> Chapter:
     return steering_study.chapter(run, results, NUMBER, NAME, TITLE, STORY, PAPER)
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

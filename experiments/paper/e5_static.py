@@ -1,10 +1,7 @@
 """Experiment 5, static narration: "this panel", steered to each panel (arXiv 2606.14703, section 3; script 04)."""
 
-import sys
-from typing import Any
-
-from experiments.commands.runner import script
 from experiments.paper import steering_study
+from experiments.paper.steering_study import SteeringResults
 from experiments.run.conditions import NOWHERE, Aim, Condition
 from experiments.run.run import Run
 from gaze.prompts import DISCOVERY, ORDINALS, STATIC, fill
@@ -38,13 +35,9 @@ def collect(run: Run) -> None:
     steering_study.collect(run, NAME, STATIC, run.settings.static, asked)
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> SteeringResults:
     return steering_study.sum_up(run, NAME)
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: SteeringResults) -> Chapter:
     return steering_study.chapter(run, results, NUMBER, NAME, TITLE, STORY, PAPER)
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

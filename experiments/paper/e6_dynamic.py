@@ -5,13 +5,11 @@ Each strip has its own order of panels, none of which stands in its place, and e
 controls and the model left alone are all held against the same schedules.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.commands.runner import script
 from experiments.paper import schedule_adherence, steering_study
 from experiments.paper.reports.dynamic import report
 from experiments.paper.schedule_adherence import ScheduledNarration, verbatim
@@ -186,7 +184,3 @@ def _moved_kind(run: Run, rows: Sequence[Row], strips: dict[str, Any]) -> dict[s
         for name, values in numbers.items()
     }
     return {**provenance({**rows[0], "judge": "none"}), **means}
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

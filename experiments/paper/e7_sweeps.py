@@ -4,25 +4,23 @@ All with the static question on the first strips of the evaluation. The number o
 best number on these very strips would have given stands beside it, as that is what the paper reports.
 """
 
-import sys
 import textwrap
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
-from experiments.commands.runner import script
 from experiments.paper import e1_discovery
-from experiments.paper.steering_study import every_panel
+from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
-from experiments.run.formatting import interval, line, percent, share, source
+from experiments.run.formatting import COUNTING, ON_TARGET, line, on_target, percent, share, source
 from experiments.run.run import Run
-from experiments.run.summaries import estimated
+from experiments.run.summaries import EstimatedRow, estimated, grouped, least_sufficient
 from experiments.testbed.wordings import THIS_PANEL
 from gaze.heads import HeadSet, all_heads
 from gaze.prompts import STATIC
 from gaze.report import plots
-from gaze.report.html import Chapter, Compared, Plot, Table
+from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 from gaze.steering.masks import BIASES, MODES, QUERY_POSITIONS
 
 NUMBER, NAME, TITLE = 7, "e7_sweeps", "How many heads, how strong, with which words, on which rows?"
@@ -30,12 +28,45 @@ NUMBER, NAME, TITLE = 7, "e7_sweeps", "How many heads, how strong, with which wo
 STRIPS = 32
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 16.0, 32.0, 100.0, 1000.0, 10_000.0)
 TAGS = ("sweep", "ranking", "count", "draw", "which", "size", "bias", "wording")
+WORDINGS = (*THIS_PANEL.paper, *THIS_PANEL.paraphrases)
+UNSTEERED = "unsteered"
 RANKINGS = ("gaze", *e1_discovery.BASELINES)
+
+
+class SweepRow(EstimatedRow):
+    """The numbers of one condition, and the tags that say what is varied in it."""
+
+    ranking: NotRequired[str]
+    count: NotRequired[int]
+    draw: NotRequired[int]
+    which: NotRequired[str]
+    size: NotRequired[float]
+    wording: NotRequired[int]
+
+
+SweepResults = TypedDict(
+    "SweepResults",
+    {
+        "strips": int,
+        "panels": int,
+        "judge": str,
+        "heads": list[SweepRow],
+        "strength": list[SweepRow],
+        "wording": list[SweepRow],
+        "query positions": list[SweepRow],
+        "mode": list[SweepRow],
+        "chosen": int,
+        "best": dict[str, SweepRow],
+        "best_by_paper": dict[str, SweepRow],
+        "enough": float | None,
+    },
+)
+"""What `sum_up` returns: a row for each point of each sweep, the best points, and the least strength that is enough."""
 
 
 def collect(run: Run) -> None:
     strips = run.pictures("evaluation")[:STRIPS]
-    aims = every_panel(strips)
+    aims, alone = every_panel(strips), nowhere(strips)
     run.generate(
         NAME,
         strips,
@@ -44,7 +75,7 @@ def collect(run: Run) -> None:
                 " ".join(map(str, tags.values())),
                 how.pop("question", STATIC),
                 run.settings.static,
-                aims,
+                alone if tags["sweep"] == UNSTEERED else aims,
                 tags=tags,
                 **how,
             )
@@ -54,7 +85,7 @@ def collect(run: Run) -> None:
 
 
 def variants(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """What is varied: tags that name it, and what a `Condition` makes of it."""
+    """Yields what is varied: tags that name it, and what a `Condition` makes of it."""
     heads, everything = run.heads(), all_heads(*run.shape)
     for ranking in RANKINGS:
         for count, some in _counted(run, ranking):
@@ -65,8 +96,9 @@ def variants(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     for name, some in (("gaze", heads), ("all", everything)):
         for strength in STRENGTHS:
             yield {"sweep": "strength", "which": name, "size": strength}, {"heads": some, "strength": strength}
-    for number, wording in enumerate((*THIS_PANEL.paper, *THIS_PANEL.paraphrases)):
+    for number, wording in enumerate(WORDINGS):
         yield {"sweep": "wording", "wording": number}, {"heads": heads, "question": wording}
+        yield {"sweep": UNSTEERED, "wording": number}, {"question": wording}
     for rows in QUERY_POSITIONS:
         yield {"sweep": "query positions", "which": rows}, {"heads": heads, "query_positions": rows}
     for mode in MODES:
@@ -77,179 +109,173 @@ def variants(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             )
 
 
-def sum_up(run: Run) -> dict[str, Any]:
-    strips = run.pictures("evaluation")[:STRIPS]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in run.judged(strips, run.answers(NAME)):
-        groups.setdefault(row["condition"], []).append(row)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for rows in groups.values():
+def sum_up(run: Run) -> SweepResults:
+    strips, seed = run.pictures("evaluation")[:STRIPS], run.settings.seed
+    groups = grouped(run.judged(strips, run.answers(NAME)), lambda row: row["condition"]).values()
+    alone = {rows[0]["question"]: rows for rows in groups if rows[0]["sweep"] == UNSTEERED}
+    found: dict[str, list[SweepRow]] = {}
+    for rows in groups:
         tags = {name: rows[0][name] for name in TAGS if name in rows[0]}
-        found.setdefault(tags.pop("sweep"), []).append({**tags, **estimated(rows, run.settings.seed)})
+        if (sweep := tags.pop("sweep")) != UNSTEERED:
+            numbers = estimated(rows, alone[rows[0]["question"]], seed)
+            found.setdefault(sweep, []).append(cast(SweepRow, {**tags, **numbers}))
+    by_ranking = {name: [row for row in found["heads"] if row["ranking"] == name] for name in RANKINGS}
     return {
         "strips": len(strips),
+        "panels": len(strips[0]),
         "judge": run.judge.name,
-        **found,
-        **_chosen(run, found["heads"]),
-        **_plateau(found["strength"]),
+        "heads": found["heads"],
+        "strength": found["strength"],
+        "wording": found["wording"],
+        "query positions": found["query positions"],
+        "mode": found["mode"],
+        "chosen": len(run.heads()),
+        "best": {
+            name: max(rows, key=lambda row: (row["accuracy"], -row["count"])) for name, rows in by_ranking.items()
+        },
+        "best_by_paper": {
+            name: max(rows, key=lambda row: (row["by_paper"]["accuracy"], -row["count"]))
+            for name, rows in by_ranking.items()
+        },
+        "enough": least_sufficient((row["size"], row) for row in found["strength"] if row["which"] == "gaze"),
     }
 
 
 def _counted(run: Run, ranking: str) -> Iterator[tuple[int, HeadSet]]:
-    """The best heads of a ranking in growing numbers, up to half of all heads."""
+    """Yields the best heads of a ranking in growing numbers, up to half of all heads."""
     heads = HeadSet.load(e1_discovery.ranking_file(run, ranking))
     for count in e1_discovery.COUNTS:
         if count <= len(heads) and 2 * count <= run.shape[0] * run.shape[1]:
             yield count, heads.top(count)
 
 
-def _chosen(run: Run, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The number of heads chosen on other strips, and for each ranking the best one on these, as the paper chooses."""
-    by_ranking = {name: [row for row in found if row["ranking"] == name] for name in RANKINGS}
-    return {
-        "chosen": len(run.heads()),
-        "best": {
-            name: max(rows, key=lambda row: (row["accuracy"], -row["count"])) for name, rows in by_ranking.items()
-        },
-    }
-
-
-def _plateau(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The smallest strength of the gaze heads that reaches 95 % of what the greatest does."""
-    gaze = [row for row in found if row["which"] == "gaze"]
-    enough = [row["size"] for row in gaze if row["accuracy"] >= 0.95 * gaze[-1]["accuracy"]]
-    return {"enough": min(enough)}
-
-
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
-    heads, chosen, best = results["heads"], results["chosen"], results["best"]
-    here = next((row for row in heads if (row["ranking"], row["count"]) == ("gaze", chosen)), None)
-    chance = {"blind pick": 1 / 6}
-    strength = {name: [row for row in results["strength"] if row["which"] == name] for name in ("gaze", "all")}
-    weak = {row["size"]: row for row in strength["gaze"]}
+def chapter(run: Run, results: SweepResults) -> Chapter:
     return Chapter(
         NUMBER,
         NAME,
         TITLE,
-        "Too few heads do not move the model, too many break it: heads that never look at the picture are forced to. "
-        "So the number "
-        "of heads matters, and which they are; so does how hard they are pushed, and while which words are read.",
-        findings=[
-            f"Over the number of gaze heads: {_curve([row for row in heads if row['ranking'] == 'gaze'])}.",
-            f"{chosen} heads were chosen on other strips; here they reach {share(here)}."
-            if here
-            else f"{chosen} heads were given.",
-            "The best any number gives on these very strips, as the paper picks it: "
-            + "; ".join(f"{name} {share(row)} with {row['count']}" for name, row in best.items())
-            + ".",
-            f"Over the strength: {_strengths(strength['gaze'])}. {results['enough']:g} is enough for 95 % of the plateau.",
-            "Rows that carry the mask: "
-            + "; ".join(f"{row['which']} {share(row)}" for row in results["query positions"])
-            + ".",
-        ],
-        plots=[
-            Plot(
-                "heads",
-                plots.sweep(_lines(heads), "number of heads steered", chance, {"chosen": chosen}),
-                "Accuracy over the number of heads, best first by each ranking; random heads are matched by layer.",
-                "Table 5, Fig. 7",
-            ),
-            Plot(
-                "strength",
-                plots.sweep(
-                    [
-                        line("gaze heads", "gaze", [r["size"] for r in strength["gaze"]], strength["gaze"]),
-                        line("all heads", "all", [r["size"] for r in strength["all"]], strength["all"]),
-                    ],
-                    "strength",
-                    chance,
-                    {"enough": results["enough"]},
-                ),
-                "Accuracy over the strength of the mask.",
-                "Table 6",
-            ),
-            Plot(
-                "rows",
-                plots.rows(
-                    [row["which"] for row in results["query positions"]],
-                    [line("gaze heads", "gaze", range(len(QUERY_POSITIONS)), results["query positions"])],
-                    1 / 6,
-                ),
-                "Which query rows carry the mask. With “text” the image is read as ever, so that all targets can share it.",
-            ),
-            Plot(
-                "wordings",
-                plots.rows(
-                    [textwrap.shorten(row["question"], 52) for row in results["wording"]],
-                    [line("gaze heads", "gaze", range(len(results["wording"])), results["wording"])],
-                    1 / 6,
-                ),
-                "The same steering under other questions that name no panel.",
-            ),
-        ],
-        tables=[
-            Table(
-                "Number of heads",
-                ("ranking", "heads", "on target", "95 % interval", "answers", "made with"),
-                [
-                    [
-                        row["ranking"] + (f", draw {row['draw'] + 1}" if "draw" in row else ""),
-                        row["count"],
-                        percent(row["accuracy"]),
-                        interval(row),
-                        row["n"],
-                        source(row),
-                    ]
-                    for row in heads
-                ],
-            ),
-            Table(
-                "Strength",
-                ("heads", "strength", "on target", "95 % interval", "answers", "made with"),
-                [
-                    [row["which"], row["size"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
-                    for row in results["strength"]
-                ],
-            ),
-            Table(
-                "Modes and biases",
-                ("mode", "bias", "on target", "95 % interval", "answers", "made with"),
-                [
-                    [row["which"], row["bias"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
-                    for row in results["mode"]
-                ],
-            ),
-            Table(
-                "Rows",
-                ("rows", "on target", "95 % interval", "answers", "made with"),
-                [
-                    [row["which"], percent(row["accuracy"]), interval(row), row["n"], source(row)]
-                    for row in results["query positions"]
-                ],
-            ),
-        ],
-        compared=[
-            Compared(
-                "heads at the peak (8B of 1,152; 2B of 448)",
-                "100; 10",
-                f"{best['gaze']['count']} of {run.shape[0] * run.shape[1]}",
-            ),
-            Compared("accuracy at the peak (8B; 2B)", "83.1%; 68.6%", percent(best["gaze"]["accuracy"])),
-            Compared("Image Heads at their best (8B)", "69.0%", percent(best["image"]["accuracy"])),
-            Compared(
-                "Localization Heads at their best (8B)",
-                "60.2%",
-                percent(max(best[f"localization-{elbow}"]["accuracy"] for elbow in e1_discovery.ELBOWS)),
-            ),
-            Compared("strength 1", "33.2%", percent(weak[1.0]["accuracy"])),
-            Compared("strength 10", "79.8%", percent(weak[10.0]["accuracy"])),
-            Compared("strength 10,000", "83.1%", percent(weak[10_000.0]["accuracy"])),
-        ],
+        "Too few heads do not move the model, too many break it: heads that never look at the picture are forced to. So "
+        "the number of heads matters, and which they are; so does how hard they are pushed, and while which words are read.",
+        findings=_findings(results),
+        plots=_plots(results),
+        tables=_tables(results),
+        compared=_compared(results, run.shape[0] * run.shape[1]),
         caveats=_caveats(results),
     )
 
 
-def _lines(heads: list[dict[str, Any]]) -> list[plots.Line]:
+def _findings(results: SweepResults) -> list[str]:
+    heads, chosen, enough = results["heads"], results["chosen"], results["enough"]
+    here = next((row for row in heads if (row["ranking"], row["count"]) == ("gaze", chosen)), None)
+    best = (f"{name} {share(row)} with {row['count']}" for name, row in results["best"].items())
+    rows = (f"{row['which']} {share(row)}" for row in results["query positions"])
+    plateau = (
+        f"{enough:g} is enough for 95 % of the plateau."
+        if enough is not None
+        else "None is enough: even the greatest moves no answer to its target."
+    )
+    return [
+        f"Over the number of gaze heads: {_curve([row for row in heads if row['ranking'] == 'gaze'])}.",
+        f"{chosen} heads were chosen on other strips; here they reach {share(here)}."
+        if here
+        else f"{chosen} heads were given.",
+        f"The best any number gives on these very strips, as the paper picks it: {'; '.join(best)}.",
+        f"Over the strength: {_strengths(_pushed(results, 'gaze'))}. {plateau}",
+        f"Query rows that carry the mask: {'; '.join(rows)}.",
+    ]
+
+
+def _plots(results: SweepResults) -> list[Plot]:
+    chance, enough = 1 / results["panels"], results["enough"]
+    gaze, everything = (_pushed(results, which) for which in ("gaze", "all"))
+    rows, wordings = results["query positions"], results["wording"]
+    return [
+        Plot(
+            "heads",
+            plots.sweep(
+                _lines(results["heads"]),
+                "number of heads steered",
+                {"blind pick": chance},
+                {"chosen": results["chosen"]},
+            ),
+            "Accuracy over the number of heads, best first by each ranking; random heads are matched by layer.",
+            "Table 5, Fig. 7",
+        ),
+        Plot(
+            "strength",
+            plots.sweep(
+                [
+                    line("gaze heads", "gaze", [row["size"] for row in gaze], gaze),
+                    line("all heads", "all", [row["size"] for row in everything], everything),
+                ],
+                "strength",
+                {"blind pick": chance},
+                {} if enough is None else {"enough": enough},
+            ),
+            "Accuracy over the strength of the mask.",
+            "Table 6",
+        ),
+        Plot(
+            "rows",
+            plots.rows(
+                [row["which"] for row in rows], [line("gaze heads", "gaze", range(len(QUERY_POSITIONS)), rows)], chance
+            ),
+            "Which query rows carry the mask. With “text” the image is read as ever, so that all targets can share it.",
+        ),
+        Plot(
+            "wordings",
+            plots.rows(
+                [textwrap.shorten(row["question"], 52) for row in wordings],
+                [line("gaze heads", "gaze", range(len(wordings)), wordings)],
+                chance,
+            ),
+            "The same steering under other questions that name no panel.",
+        ),
+    ]
+
+
+def _tables(results: SweepResults) -> list[Table]:
+    def table(title: str, columns: Sequence[str], rows: Sequence[SweepRow], cells: Sequence[Sequence[Cell]]) -> Table:
+        numbers = [[*some, *on_target(row), row["n"], source(row)] for row, some in zip(rows, cells, strict=True)]
+        return Table(title, (*columns, *ON_TARGET, "answers", "made with"), numbers, COUNTING)
+
+    heads, strength, mode = results["heads"], results["strength"], results["mode"]
+    rows, wordings = results["query positions"], results["wording"]
+    return [
+        table(
+            "Number of heads",
+            ("ranking", "heads"),
+            heads,
+            [[row["ranking"] + (f", draw {row['draw'] + 1}" if "draw" in row else ""), row["count"]] for row in heads],
+        ),
+        table("Strength", ("heads", "strength"), strength, [[row["which"], row["size"]] for row in strength]),
+        table("Modes and biases", ("mode", "bias"), mode, [[row["which"], row["bias"]] for row in mode]),
+        table("Rows", ("rows",), rows, [[row["which"]] for row in rows]),
+        table("Wordings", ("question",), wordings, [[row["question"]] for row in wordings]),
+    ]
+
+
+def _compared(results: SweepResults, heads: int) -> list[Compared]:
+    best = results["best_by_paper"]
+    weak = {row["size"]: row for row in _pushed(results, "gaze")}
+    localization = max(best[f"localization-{elbow}"]["by_paper"]["accuracy"] for elbow in e1_discovery.ELBOWS)
+    return [
+        Compared("heads at the peak (8B of 1,152; 2B of 448)", "100; 10", f"{best['gaze']['count']} of {heads}"),
+        Compared("accuracy at the peak (8B; 2B)", "83.1%; 68.6%", percent(best["gaze"]["by_paper"]["accuracy"])),
+        Compared("Image Heads at their best (8B)", "69.0%", percent(best["image"]["by_paper"]["accuracy"])),
+        Compared("Localization Heads at their best (8B)", "60.2%", percent(localization)),
+        Compared("strength 1", "33.2%", percent(weak[1.0]["by_paper"]["accuracy"])),
+        Compared("strength 10", "79.8%", percent(weak[10.0]["by_paper"]["accuracy"])),
+        Compared("strength 10,000", "83.1%", percent(weak[10_000.0]["by_paper"]["accuracy"])),
+    ]
+
+
+def _pushed(results: SweepResults, which: str) -> list[SweepRow]:
+    """Returns the sweep over strengths of the gaze heads or of all heads."""
+    return [row for row in results["strength"] if row["which"] == which]
+
+
+def _lines(heads: Sequence[SweepRow]) -> list[plots.Line]:
     roles: dict[str, plots.Role] = {
         "gaze": "gaze",
         "image": "image",
@@ -260,17 +286,15 @@ def _lines(heads: list[dict[str, Any]]) -> list[plots.Line]:
     for name, role in roles.items():
         rows = [row for row in heads if row["ranking"] == name]
         lines.append(line(f"{name} heads", role, [row["count"] for row in rows], rows))
-    random: dict[int, list[float]] = {}
-    for row in heads:
-        if row["ranking"] == "random":
-            random.setdefault(row["count"], []).append(row["accuracy"])
-    means = [float(np.mean(values)) for values in random.values()]
-    low, high = [min(values) for values in random.values()], [max(values) for values in random.values()]
-    return [*lines, plots.Line("random heads, all draws", "random", [*random], means, low, high)]
+    draws = grouped((row for row in heads if row["ranking"] == "random"), lambda row: row["count"])
+    values = [[row["accuracy"] for row in rows] for rows in draws.values()]
+    means = [float(np.mean(some)) for some in values]
+    low, high = [min(some) for some in values], [max(some) for some in values]
+    return [*lines, plots.Line("random heads, all draws", "random", [*draws], means, low, high)]
 
 
-def _caveats(results: dict[str, Any]) -> list[str]:
-    """What the sweeps do not show."""
+def _caveats(results: SweepResults) -> list[str]:
+    """Returns what the sweeps do not show."""
     curve = [row["accuracy"] for row in results["heads"] if row["ranking"] == "gaze"]
     peak = int(np.argmax(curve))
     best = results["best"]
@@ -279,25 +303,25 @@ def _caveats(results: dict[str, Any]) -> list[str]:
         said.append(
             "The accuracy does not rise and then fall over the number of heads: its peak is at an end of the sweep."
         )
-    for name in e1_discovery.BASELINES:
-        if best[name]["accuracy"] >= best["gaze"]["accuracy"]:
-            said.append(f"At their best, {name} heads steer as well as gaze heads.")
-    least, most = (
-        next(row for row in results["strength"] if (row["which"], row["size"]) == ("gaze", size))
-        for size in (1.0, 10_000.0)
-    )
-    if least["accuracy"] > 0.5 * most["accuracy"]:
+    if results["enough"] is None:
+        return [
+            *said,
+            "Steering moves no answer to its target at the greatest strength: no curve here shows an effect.",
+        ]
+    said += [
+        f"At their best, {name} heads steer as well as gaze heads."
+        for name in e1_discovery.BASELINES
+        if best[name]["accuracy"] >= best["gaze"]["accuracy"]
+    ]
+    reached = {row["size"]: row["accuracy"] for row in _pushed(results, "gaze")}
+    if reached[1.0] > 0.5 * reached[10_000.0]:
         said.append("A strength of 1 is not weak here: it reaches more than half of the plateau.")
     return said
 
 
-def _curve(rows: list[dict[str, Any]]) -> str:
+def _curve(rows: Sequence[SweepRow]) -> str:
     return ", ".join(f"{row['count']}: {percent(row['accuracy'])}" for row in rows)
 
 
-def _strengths(rows: list[dict[str, Any]]) -> str:
+def _strengths(rows: Sequence[SweepRow]) -> str:
     return ", ".join(f"{row['size']:g}: {percent(row['accuracy'])}" for row in rows)
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

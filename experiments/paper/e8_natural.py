@@ -4,25 +4,34 @@ The heads are those found on strips: nothing is learnt from pictures like these 
 for COCO was not released). An answer hits if the category that it names first, of those in the picture, is that of the box.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from experiments.commands.runner import script
 from experiments.data.coco import Coco, names_object, read_coco
 from experiments.paper.reports import natural as natural_report
+from experiments.paper.reports.natural import NaturalResults, NaturalRow
 from experiments.paper.steering_study import controls, every_panel, nowhere
 from experiments.run.conditions import Condition
 from experiments.run.models import TESTBED
 from experiments.run.records import Row
 from experiments.run.run import Run
-from experiments.run.summaries import provenance
+from experiments.run.summaries import (
+    Among,
+    Counted,
+    EstimateRow,
+    OutcomeCounts,
+    among,
+    estimate_row,
+    grouped,
+    provenance,
+    shared,
+)
 from experiments.testbed.coco import write_coco
 from gaze.judges.outcomes import Outcome, count, is_junk, outcome
 from gaze.pictures.alignment import centred, token_grid
@@ -30,7 +39,7 @@ from gaze.pictures.strips import Photo
 from gaze.prompts import PART_OBJECT
 from gaze.report.html import Chapter
 from gaze.report.plots_pictures import boxes as draw_boxes
-from gaze.statistics import Estimate, accuracy, against_controls, difference, group_accuracy
+from gaze.statistics import accuracy, difference, group_accuracy
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.write import new_folder
 
@@ -67,11 +76,13 @@ class Scored:
 
     Attributes:
       row: one of them, for where they come from.
+      by_paper: whether it hits by the paper's rule, which calls an answer that equals the unsteered one a miss.
       exact: whether it is the name of the category and nothing else.
     """
 
     row: Row
     hit: Bool[np.ndarray, " box"]
+    by_paper: Bool[np.ndarray, " box"]
     exact: Bool[np.ndarray, " box"]
     outcomes: list[Outcome]
 
@@ -131,7 +142,7 @@ def all_boxes(run: Run, coco: Coco) -> Boxes:
     return Boxes(np.repeat(np.arange(len(photos)), [*map(len, photos)]), size, found["tokens"], found["centred"])
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> NaturalResults:
     seed, coco = run.settings.seed, pictures(run)
     boxes, scored = all_boxes(run, coco), score(run, coco.photos)
     drawn = {kind: [one for one in scored.values() if one.row.get("kind") == kind] for kind in DRAWN}
@@ -140,8 +151,14 @@ def sum_up(run: Run) -> dict[str, Any]:
         kind: _condition(some, boxes, seed) for kind, some in {"gaze": [gaze], **drawn, "unsteered": [alone]}.items()
     }
     for kind in ("random", "paper"):
-        each = np.stack([one.hit for one in drawn[kind]])
-        conditions[kind]["against"], conditions[kind]["against_by_size"] = _against(gaze.hit, each, boxes, seed)
+        found, draws = conditions[kind], drawn[kind]
+        every = np.ones(boxes.size.size, bool)
+        found["against"] = _against(gaze.hit, [one.hit for one in draws], boxes, every, seed)
+        found["by_paper"]["against"] = _against(gaze.by_paper, [one.by_paper for one in draws], boxes, every, seed)
+        found["against_by_size"] = {
+            name: _against(gaze.hit, [one.hit for one in draws], boxes, some, seed)
+            for name, some in _sizes(boxes).items()
+        }
     prior, prior_by_size = _over(gaze.hit, alone.hit, boxes, seed)
     return {
         "photos": run.settings.photos,
@@ -184,10 +201,7 @@ def score(run: Run, photos: Sequence[Photo]) -> dict[str, Scored]:
 
 
 def by_condition(run: Run) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in run.answers(NAME):
-        groups.setdefault(row["condition"], []).append(row)
-    return groups
+    return grouped(run.answers(NAME), lambda row: row["condition"])
 
 
 def named(photo: Photo, text: str, target: int) -> int | None:
@@ -203,48 +217,51 @@ def _scored(rows: Sequence[Row], photos: Sequence[Photo], unsteered: Sequence[st
         outcomes.append(outcome(text, named(photo, text, target), target, alone, named(photo, alone, target)))
         exact.append(text.strip().rstrip(".").lower() == photo.captions[target].lower())
     hit = np.array([one.kind == "hit" for one in outcomes])
-    return Scored({**rows[0], "judge": JUDGE}, hit, np.array(exact), outcomes)
+    same = np.array([one.same_code for one in outcomes])
+    return Scored({**rows[0], "judge": JUDGE}, hit, hit & ~same, np.array(exact), outcomes)
 
 
-def _condition(some: Sequence[Scored], boxes: Boxes, seed: int) -> dict[str, Any]:
-    """The numbers of a kind of heads, over all its draws."""
-    hit, picture = np.concatenate([one.hit for one in some]), np.tile(boxes.picture, len(some))
+def _condition(some: Sequence[Scored], boxes: Boxes, seed: int) -> NaturalRow:
+    """Returns the numbers of a kind of heads, over all its draws."""
+    hit, by_paper = (np.concatenate([getattr(one, name) for one in some]) for name in ("hit", "by_paper"))
+    picture = np.tile(boxes.picture, len(some))
     first = np.array(TOKENS)[np.searchsorted(TOKENS, boxes.tokens, side="right") - 1]
-    groups = {"by_size": boxes.size, "by_tokens": first}
+
+    def by(group: Shaped[np.ndarray, " box"]) -> dict[str, Counted]:
+        groups = np.tile(group, len(some))
+        ours, papers = (group_accuracy(one, groups, picture, seed) for one in (hit, by_paper))
+        return {name: {**shared(found), "by_paper": shared(papers[name])} for name, found in ours.items()}
+
     return {
         **provenance(some[0].row),
-        **_share(accuracy(hit, picture, seed)),
-        **{
-            name: {
-                one: _share(found)
-                for one, found in group_accuracy(hit, np.tile(group, len(some)), picture, seed).items()
-            }
-            for name, group in groups.items()
-        },
+        **shared(accuracy(hit, picture, seed)),
+        "by_paper": shared(accuracy(by_paper, picture, seed)),
+        "by_size": by(boxes.size),
+        "by_tokens": by(first),
         "exact": float(np.mean([one.exact for one in some])),
-        "outcomes": asdict(count([found for one in some for found in one.outcomes])),
+        "outcomes": cast(OutcomeCounts, asdict(count([found for one in some for found in one.outcomes]))),
     }
 
 
 def _against(
-    gaze: Bool[np.ndarray, " box"], draws: Bool[np.ndarray, "draw box"], boxes: Boxes, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The gaze heads among draws of others, over all boxes and by size."""
-    by_size = {
-        name: asdict(against_controls(gaze[some], draws[:, some], boxes.picture[some], seed))
-        for name, some in _sizes(boxes).items()
-    }
-    return asdict(against_controls(gaze, draws, boxes.picture, seed)), by_size
+    gaze: Bool[np.ndarray, " box"],
+    draws: Sequence[Bool[np.ndarray, " box"]],
+    boxes: Boxes,
+    some: Bool[np.ndarray, " box"],
+    seed: int,
+) -> Among:
+    """Returns where the gaze heads stand among draws of others, over some of the boxes."""
+    return among(gaze[some], [draw[some] for draw in draws], boxes.picture[some], seed)
 
 
 def _over(
     gaze: Bool[np.ndarray, " box"], alone: Bool[np.ndarray, " box"], boxes: Boxes, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How much more often the gaze heads hit than the model left alone, over all boxes and by size."""
+) -> tuple[EstimateRow, dict[str, EstimateRow]]:
+    """Returns how much more often the gaze heads hit than the model left alone, over all boxes and by size."""
 
-    def gap(some: Bool[np.ndarray, " box"]) -> dict[str, Any]:
+    def gap(some: Bool[np.ndarray, " box"]) -> EstimateRow:
         picture = boxes.picture[some]
-        return asdict(difference(gaze[some], picture, alone[some], picture, seed))
+        return estimate_row(difference(gaze[some], picture, alone[some], picture, seed))
 
     return gap(np.ones_like(gaze)), {name: gap(some) for name, some in _sizes(boxes).items()}
 
@@ -253,11 +270,7 @@ def _sizes(boxes: Boxes) -> dict[str, Bool[np.ndarray, " box"]]:
     return {str(name): boxes.size == name for name in np.unique(boxes.size)}
 
 
-def _share(found: Estimate) -> dict[str, Any]:
-    return {"accuracy": found.value, "interval": [found.low, found.high], "n": found.answers, "strips": found.strips}
-
-
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: NaturalResults) -> Chapter:
     groups = by_condition(run)
     alone = {row["strip"]: row["text"] for row in groups["unsteered"]}
     shown = [photo for photo in pictures(run).photos if len(photo) > 1][:EXAMPLES]
@@ -267,7 +280,3 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
         said = [(row["text"], named(photo, row["text"], row["target"] - 1) == row["target"] - 1) for row in rows]
         examples[photo.name] = draw_boxes(photo.image, photo.boxes, PART_OBJECT, alone[photo.name], said)
     return natural_report.chapter(results, NUMBER, NAME, TITLE, TOKENS, examples)
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

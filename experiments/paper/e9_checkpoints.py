@@ -6,24 +6,21 @@ sizes). The testbed stands beside two that cannot have gaze heads: one never tra
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from experiments.commands.runner import script
 from experiments.data.sources import Purpose
 from experiments.paper import e1_discovery
 from experiments.paper.reports import checkpoints as checkpoints_report
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
 from experiments.run.models import TESTBED, open_model
-from experiments.run.records import Row
 from experiments.run.run import Run
 from experiments.run.settings import Settings
-from experiments.run.summaries import against, baseline, condition, provenance
+from experiments.run.summaries import ConditionRow, UnsteeredRow, baseline, condition, controls, grouped, provenance
 from experiments.testbed.broken import BROKEN, write
 from gaze.discovery.nulls import split_half
 from gaze.discovery.scores import CREDITS, Mass, gaze_score, per_strip
@@ -159,18 +156,16 @@ def report(run: Run) -> dict[str, Any]:
     }
 
 
-def _steered(run: Run) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What the model says left alone, and what steering makes of it, with these heads, random ones and all."""
-    seed = run.settings.seed
-    groups: dict[str, list[Row]] = {}
-    for row in run.judged(run.pictures("evaluation"), run.answers(STEERING)):
-        groups.setdefault(row["condition"], []).append(row)
+def _steered(run: Run) -> tuple[UnsteeredRow, dict[str, ConditionRow]]:
+    """Returns what the model says left alone, and what steering makes of it, with these heads, random ones and all."""
+    strips, seed = run.pictures("evaluation"), run.settings.seed
+    panels = len(strips[0])
+    groups = grouped(run.judged(strips, run.answers(STEERING)), lambda row: row["condition"])
     alone = groups["unsteered"]
     draws = [rows for rows in groups.values() if rows[0].get("kind") == "random"]
-    random = condition([row for rows in draws for row in rows], alone, seed)
-    return {**provenance(alone[0]), **baseline(alone)}, {
-        **{name: condition(groups[name], alone, seed) for name in ("gaze", "all")},
-        "random": {**random, "against": against(draws, groups["gaze"], seed)},
+    return {**provenance(alone[0]), **baseline(alone, panels)}, {
+        **{name: condition(groups[name], alone, seed, panels) for name in ("gaze", "all")},
+        "random": controls(draws, groups["gaze"], alone, seed, panels),
     }
 
 
@@ -192,7 +187,3 @@ def _short(model: str) -> str:
 
 def chapter(run: Run, results: dict[str, Any]) -> Chapter:
     return checkpoints_report.chapter(results, NUMBER, NAME, TITLE)
-
-
-if __name__ == "__main__":
-    script(sys.modules[__name__])

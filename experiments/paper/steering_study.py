@@ -1,33 +1,66 @@
 """One question steered to every panel with the gaze heads and with every control: what VQA and static narration share."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from experiments.run.conditions import NOWHERE, Aim, Condition
-from experiments.run.formatting import OUTCOMES, interval, line, measure, outcomes, percent, share, source
-from experiments.run.records import Row
+from experiments.run.formatting import (
+    BY_RULE,
+    COUNTING,
+    ON_TARGET,
+    OUTCOMES,
+    both,
+    drawn,
+    line,
+    measure,
+    on_target,
+    outcomes,
+    percent,
+    rules,
+    share,
+    source,
+)
 from experiments.run.run import Run
-from experiments.run.summaries import against, baseline, condition, provenance
+from experiments.run.summaries import (
+    ConditionRow,
+    UnsteeredPicks,
+    UnsteeredRow,
+    baseline,
+    condition,
+    grouped,
+    provenance,
+)
+from experiments.run.summaries import controls as control_condition
 from gaze.heads import HeadSet, all_heads, code_control, paper_control
 from gaze.pictures.strips import Picture
 from gaze.report import plots, plots_pictures
 from gaze.report.html import Chapter, Compared, Example, Plot, Table
 
 
+class SteeringResults(TypedDict):
+    """What `sum_up` returns; `conditions` by the keys of `NAMES`."""
+
+    judge: str
+    unsteered: UnsteeredRow
+    conditions: dict[str, ConditionRow]
+    skipped_lines: int
+    failed_verdicts: int
+
+
 def every_panel(pictures: Sequence[Picture]) -> list[list[Aim]]:
-    """For each picture one answer per region, steered to it all along."""
+    """Returns for each picture one answer per region, steered to it all along."""
     return [[Aim.at(region) for region in range(len(picture))] for picture in pictures]
 
 
 def nowhere(pictures: Sequence[Picture]) -> list[Sequence[Aim]]:
-    """For each picture one answer, not steered."""
+    """Returns for each picture one answer, not steered."""
     return [[Aim(None, NOWHERE)] for _ in pictures]
 
 
 def controls(run: Run, heads: HeadSet) -> dict[str, list[HeadSet]]:
-    """Head sets to compare with, by kind.
+    """Returns head sets to compare with, by kind.
 
     "random" is matched by layer, "paper" is drawn as the paper says (upper layers, uniform), "code" as its scripts do
     (lowest scores), "all" is every head.
@@ -42,7 +75,7 @@ def controls(run: Run, heads: HeadSet) -> dict[str, list[HeadSet]]:
 
 
 def collect(run: Run, name: str, question: str, max_new: int, others: Sequence[Condition] = ()) -> None:
-    """Generates the answers of all conditions, and of those that an experiment adds."""
+    """Generate the answers of all conditions, and of those that an experiment adds."""
     strips, heads = run.pictures("evaluation"), run.heads()
     aims = every_panel(strips)
     conditions = [
@@ -62,24 +95,22 @@ def collect(run: Run, name: str, question: str, max_new: int, others: Sequence[C
     run.generate(name, strips, conditions)
 
 
-def sum_up(run: Run, name: str) -> dict[str, Any]:
-    """Accuracy of every condition with its doubt, and of every control as a distribution over its draws."""
-    rows = run.judged(run.pictures("evaluation"), run.answers(name))
-    seed = run.settings.seed
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["condition"], []).append(row)
+def sum_up(run: Run, name: str) -> SteeringResults:
+    """Returns the numbers of every condition, those of controls as a distribution over their draws too."""
+    strips, seed = run.pictures("evaluation"), run.settings.seed
+    panels = len(strips[0])
+    rows = run.judged(strips, run.answers(name))
+    groups = grouped(rows, lambda row: row["condition"])
     alone, gaze = groups["unsteered"], groups["gaze"]
-    conditions = {title: condition(groups[title], alone, seed) for title in ("gaze", "gaze, replace")}
+    conditions = {title: condition(groups[title], alone, seed, panels) for title in ("gaze", "gaze, replace")}
     if asked := [row for row in rows if row.get("kind") == "asked"]:
-        conditions["asked"] = condition(asked, alone, seed)
+        conditions["asked"] = condition(asked, alone, seed, panels)
     for kind in ("random", "paper", "code", "all"):
         draws = [some for some in groups.values() if some[0].get("kind") == kind]
-        pooled = condition([row for some in draws for row in some], alone, seed)
-        conditions[kind] = {**pooled, "against": against(draws, gaze, seed)}
+        conditions[kind] = control_condition(draws, gaze, alone, seed, panels)
     return {
         "judge": run.judge.name,
-        "unsteered": {**provenance(alone[0]), **baseline(alone)},
+        "unsteered": {**provenance(alone[0]), **baseline(alone, panels)},
         "conditions": conditions,
         "skipped_lines": run.skipped,
         "failed_verdicts": len(run.failed),
@@ -98,89 +129,124 @@ NAMES: dict[str, tuple[str, plots.Role]] = {
 
 
 def chapter(
-    run: Run, results: dict[str, Any], number: int, name: str, title: str, story: str, paper: Sequence[Compared]
+    run: Run, results: SteeringResults, number: int, name: str, title: str, story: str, paper: Sequence[Compared]
 ) -> Chapter:
-    """The figures, tables and sentences of a study."""
+    """Returns the figures, tables and sentences of experiment 4 or 5.
+
+    Args:
+      paper: what the paper reports of the gaze heads, as many random ones, and all heads.
+    """
     found = results["conditions"]
-    gaze, random, everything = found["gaze"], found["random"], found["all"]
-    placed = random["against"]
-    labels = {kind: text.format(k=gaze["k"], all=everything["k"]) for kind, (text, _) in NAMES.items()}
-    chance = 1 / len(gaze["per_panel"])
-    panels = [str(row["panel"]) for row in gaze["per_panel"]]
-    per_panel = [
-        line(labels[kind], NAMES[kind][1], range(len(panels)), found[kind]["per_panel"])
-        for kind in ("gaze", "random", "asked")
-        if kind in found
-    ]
-    findings = [
-        f"Steered with {gaze['k']} gaze heads, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips "
-        "describe the target "
-        f"panel; with random heads of the same layers {percent(placed['mean']['value'])} over "
-        f"{len(placed['accuracies'])} draws "
-        f"({percent(placed['lowest'])} to {percent(placed['highest'])}); with all heads {percent(everything['accuracy'])}.",
-        f"The gaze heads are ahead of the random heads by {100 * placed['advantage']['value']:.1f} points "
-        f"({100 * placed['advantage']['low']:.1f} to {100 * placed['advantage']['high']:.1f}, over draws and strips)"
-        + (", above every single draw." if placed["above_all"] else ", but not above every single draw."),
-        f"Left alone, the model describes {told(results['unsteered'])}.",
-    ]
-    shown = example(run, name)
-    worst = min(gaze["per_panel"], key=lambda row: row["accuracy"])
-    caveats = [
-        f"The worst target is panel {worst['panel']}: {share(worst)}.",
-        "An answer that is what the model says anyway counts as a hit where it is right: "
-        f"{gaze['outcomes']['same_code']} of {gaze['n']} "
-        "steered answers equal the unsteered one.",
-    ]
+    labels = {kind: text.format(k=found["gaze"]["k"], all=found["all"]["k"]) for kind, (text, _) in NAMES.items()}
     return Chapter(
         number,
         name,
         title,
         story,
-        findings,
-        plots=[
-            Plot(
-                "conditions",
-                plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in found], chance),
-                "Answers that describe the target panel. Rings are single draws of random heads; bars are 95 % "
-                "intervals over strips.",
-            ),
-            Plot(
-                "example",
-                plots_pictures.strip(shown.image, shown.question, shown.unsteered, shown.steered),
-                "The first strip, and the answers when the gaze heads are held to each of its panels.",
-            ),
-            Plot("panels", plots.columns(panels, per_panel, "target panel", chance), "The same for each target panel."),
-        ],
-        tables=[
-            Table(
-                "All conditions",
-                ("heads", "on target", "95 % interval", "answers", *OUTCOMES, "made with"),
-                [
-                    [labels[kind], percent(one["accuracy"]), interval(one), one["n"], *outcomes(one), source(one)]
-                    for kind, one in found.items()
-                ],
-            ),
-            Table(
-                "Per target panel",
-                ("heads", *(f"panel {panel}" for panel in panels)),
-                [[labels[kind], *(share(row) for row in one["per_panel"])] for kind, one in found.items()],
-            ),
-            Table(
-                "Which panel the answers describe, whatever the target",
-                ("heads", *(f"panel {panel}" for panel in panels), "none"),
-                [[labels[kind], *one["picks"], one["outcomes"]["unattributable"]] for kind, one in found.items()],
-            ),
-        ],
+        findings=_findings(results),
+        plots=_plots(found, labels, example(run, name)),
+        tables=_tables(found, labels),
         compared=[
-            Compared(row.what, row.paper, percent(found[kind]["accuracy"]))
+            Compared(row.what, row.paper, percent(found[kind]["by_paper"]["accuracy"]))
             for row, kind in zip(paper, ("gaze", "random", "all"), strict=True)
         ],
-        caveats=caveats,
+        caveats=_caveats(found["gaze"]),
     )
 
 
+def _findings(results: SteeringResults) -> list[str]:
+    found = results["conditions"]
+    gaze, everything, among = found["gaze"], found["all"], found["random"]["against"]
+    ahead, by_paper = among["advantage"], found["random"]["by_paper"]["against"]
+    return [
+        f"Steered with {gaze['k']} gaze heads, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips "
+        f"describe the target panel; with random heads of the same layers {drawn(among)} over "
+        f"{len(among['accuracies'])} draws; with all heads {percent(everything['accuracy'])}.",
+        f"By the paper's counting, where an answer that equals the unsteered one is a miss, it is "
+        f"{share(gaze['by_paper'])}, {drawn(by_paper)} and {percent(everything['by_paper']['accuracy'])}.",
+        f"The gaze heads are ahead of the random heads by {100 * ahead['value']:.1f} points "
+        f"({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}, over draws and strips)"
+        + (", above every single draw." if among["above_all"] else ", but not above every single draw."),
+        f"Left alone, the model describes {described_panels(results['unsteered'])}.",
+    ]
+
+
+def _plots(found: Mapping[str, ConditionRow], labels: Mapping[str, str], shown: Example) -> list[Plot]:
+    panels = [str(row["panel"]) for row in found["gaze"]["per_panel"]]
+    chance = 1 / len(panels)
+    per_panel = [
+        line(labels[kind], NAMES[kind][1], range(len(panels)), found[kind]["per_panel"])
+        for kind in ("gaze", "random", "asked")
+        if kind in found
+    ]
+    return [
+        Plot(
+            "conditions",
+            plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in found], chance),
+            "Answers that describe the target panel. Rings are single draws of random heads; bars are 95 % intervals "
+            "over strips.",
+        ),
+        Plot(
+            "example",
+            plots_pictures.strip(shown.image, shown.question, shown.unsteered, shown.steered),
+            "The first strip, and the answers when the gaze heads are held to each of its panels.",
+        ),
+        Plot("panels", plots.columns(panels, per_panel, "target panel", chance), "The same for each target panel."),
+    ]
+
+
+def _tables(found: Mapping[str, ConditionRow], labels: Mapping[str, str]) -> list[Table]:
+    panels = [f"panel {row['panel']}" for row in found["gaze"]["per_panel"]]
+    return [
+        Table(
+            "All conditions",
+            ("heads", *ON_TARGET, "answers", *OUTCOMES, "made with"),
+            [
+                [labels[kind], *on_target(one), one["n"], *outcomes(one["outcomes"]), source(one)]
+                for kind, one in found.items()
+            ],
+            COUNTING,
+        ),
+        Table(
+            "Draws of control heads",
+            ("heads", "counting", "draws", "mean (least to most)"),
+            [
+                [labels[kind], rule, len(counted["against"]["accuracies"]), drawn(counted["against"])]
+                for kind, one in found.items()
+                for rule, counted in rules(one)
+                if "against" in counted
+            ],
+            COUNTING,
+        ),
+        Table(
+            "Per target panel",
+            ("heads", "counting", *panels),
+            [
+                [labels[kind], rule, *(share(dict(rules(row))[rule]) for row in one["per_panel"])]
+                for kind, one in found.items()
+                for rule in BY_RULE
+            ],
+            COUNTING,
+        ),
+        Table(
+            "Which panel the answers describe, whatever the target",
+            ("heads", *panels, "none"),
+            [[labels[kind], *one["picks"], one["outcomes"]["unattributable"]] for kind, one in found.items()],
+        ),
+    ]
+
+
+def _caveats(gaze: ConditionRow) -> list[str]:
+    worst = min(gaze["per_panel"], key=lambda row: row["accuracy"])
+    return [
+        f"The worst target is panel {worst['panel']}: {both(worst)}.",
+        "An answer that is what the model says anyway counts as a hit where it is right, but as a miss in the paper: "
+        f"{gaze['outcomes']['same_code']} of {gaze['n']} steered answers equal the unsteered one.",
+    ]
+
+
 def example(run: Run, name: str) -> Example:
-    """The first strip of a study and the answers about it."""
+    """Returns the first strip of experiment 4 or 5 and the answers about it."""
     strip = run.pictures("evaluation")[0]
     rows = run.judged([strip], [row for row in run.answers(name) if row["strip"] == strip.name])
     alone = next(row for row in rows if row["condition"] == "unsteered")
@@ -188,7 +254,7 @@ def example(run: Run, name: str) -> Example:
     return Example(strip.image, alone["question"], strip.captions, alone["text"], steered, strip.widths)
 
 
-def told(unsteered: dict[str, Any]) -> str:
-    """Which panels the model describes of itself."""
+def described_panels(unsteered: UnsteeredPicks) -> str:
+    """Returns which panels the model describes of itself, in words."""
     said = [f"panel {panel} in {count}" for panel, count in enumerate(unsteered["picks"], start=1) if count]
     return ", ".join([*said, f"none in {unsteered['unattributable']}"]) + f" of {unsteered['n']} answers"

@@ -1,56 +1,89 @@
 """Numbers as people read them: the words, rows and marks that chapters share."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from experiments.run.summaries import PROVENANCE
+from experiments.run.summaries import Among, Counted, OutcomeCounts, Provenance, Share
 from gaze.report.plots import Line, Measure, Numbers, Role
-
-Found = Mapping[str, Any]
-"""A measured share: `accuracy`, `interval`, `n`, `strips`, and where it comes from."""
 
 OUTCOMES = ("wrong panel", "no panel", "empty", "junk", "as unsteered", "was so unsteered")
 """Column heads of `outcomes`."""
+
+ON_TARGET = ("on target", "95 % interval", "on target, the paper's counting", "its 95 % interval")
+"""Column heads of `on_target`."""
+
+BY_RULE = ("as judged", "the paper's")
+"""The two ways of counting, where each has a row."""
+
+COUNTING = (
+    "On target: as the judge says. The paper's counting: an answer that equals the unsteered one is a miss, even where it "
+    "describes the target; only these numbers stand beside the paper's."
+)
+"""The note of every table that counts both ways."""
 
 
 def percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def interval(found: Found) -> str:
+def interval(found: Share) -> str:
     low, high = found["interval"]
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def share(found: Found) -> str:
-    """A share with its interval, e.g. 98.6% (97.2 to 99.7)."""
+def share(found: Share) -> str:
+    """Returns a share with its interval, e.g. 98.6% (97.2 to 99.7)."""
     return f"{percent(found['accuracy'])} ({interval(found)})"
 
 
-def source(found: Found) -> str:
-    """Everything a number depends on, in one line."""
-    values = {name: found[name] for name in PROVENANCE if name != "question"}
+def on_target(found: Counted) -> list[str]:
+    """Returns the answers on target under both rules; a column each of `ON_TARGET`."""
+    return [cell for one in (found, found["by_paper"]) for cell in (percent(one["accuracy"]), interval(one))]
+
+
+def rules(found: Counted) -> list[tuple[str, Share]]:
+    """Returns the same share under each of `BY_RULE`."""
+    return [*zip(BY_RULE, (found, found["by_paper"]), strict=True)]
+
+
+def both(found: Counted) -> str:
+    """Returns both shares in a sentence."""
+    return f"{share(found)}, or {share(found['by_paper'])} by the paper's counting"
+
+
+def drawn(among: Among) -> str:
+    """Returns what draws of control heads reach: their mean, the least and the most."""
+    return f"{percent(among['mean']['value'])} ({percent(among['lowest'])} to {percent(among['highest'])})"
+
+
+def source(found: Provenance) -> str:
+    """Returns everything a number depends on, in one line."""
     return (
-        f"{values['model']}@{values['revision']}, heads {values['heads'] or 'none'} (K={values['k']}), {values['mode']}, "
-        f"{values['bias']}, strength {values['strength']:g}, query positions {values['query_positions']}, seed {values['seed']}, "
-        f"judge {values['judge']}: “{found['question']}”"
+        f"{found['model']}@{found['revision']}, heads {found['heads'] or 'none'} (K={found['k']}), {found['mode']}, "
+        f"{found['bias']}, strength {found['strength']:g}, query positions {found['query_positions']}, "
+        f"seed {found['seed']}, judge {found.get('judge')}: “{found['question']}”"
     )
 
 
-def outcomes(found: Found) -> list[int]:
-    """What became of the answers; a column each of `OUTCOMES`."""
-    counted = found["outcomes"]
-    return [counted[name] for name in ("wrong", "unattributable", "empty", "junk", "same_code", "baseline_on_target")]
+def outcomes(counted: OutcomeCounts) -> list[int]:
+    """Returns what became of the answers; a column each of `OUTCOMES`."""
+    return [
+        counted["wrong"],
+        counted["unattributable"],
+        counted["empty"],
+        counted["junk"],
+        counted["same_code"],
+        counted["baseline_on_target"],
+    ]
 
 
-def measure(name: str, role: Role, found: Found) -> Measure:
-    """A row of `gaze.report.plots.conditions`; a control's draws with it."""
+def measure(name: str, role: Role, found: Share) -> Measure:
+    """Returns a row of `gaze.report.plots.conditions`; a control's draws with it."""
     draws = found["against"]["accuracies"] if "against" in found else ()
     low, high = found["interval"]
     return Measure(name, role, found["accuracy"], low, high, draws if len(draws) > 1 else ())
 
 
-def line(name: str, role: Role, places: Numbers, found: Sequence[Found]) -> Line:
-    """A line of `gaze.report.plots.sweep` and its like."""
+def line(name: str, role: Role, places: Numbers, found: Sequence[Share]) -> Line:
+    """Returns a line of `gaze.report.plots.sweep` and its like."""
     low, high = zip(*(one["interval"] for one in found), strict=True)
     return Line(name, role, places, [one["accuracy"] for one in found], low, high)

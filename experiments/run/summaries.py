@@ -1,26 +1,25 @@
-"""From records of answers to numbers with their doubt."""
+"""Turns records of answers into numbers with their intervals.
 
-from collections.abc import Sequence
+Every share of answers on target is counted twice: as judged, and by the paper's rule (arXiv 2606.14703, appendix A and the
+released scripts), which calls an answer that equals the unsteered one a miss, even where it describes the target.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 from experiments.run.records import Row as Record
-from experiments.testbed.scenes import PANELS
-from gaze.judges.outcomes import count, outcome
+from gaze.judges.outcomes import count, outcome, same_by_code
 from gaze.statistics import UNATTRIBUTABLE, Estimate, accuracy, against_controls, panel_accuracy
 
+T = TypeVar("T")
+N = TypeVar("N")
 
-def measured(records: Sequence[Record], seed: int) -> dict[str, Any]:
-    """Share of answers that are their target's caption, in all and per panel, with intervals clustered by strip."""
-    hit, target, strip = _arrays(records)
-    panels = panel_accuracy(hit, target, strip, seed)
-    return {
-        **_estimate(accuracy(hit, strip, seed)),
-        "per_panel": [{"panel": panel + 1, **_estimate(found)} for panel, found in panels.items()],
-    }
-
+PLATEAU = 0.95
+"""The share of what the greatest strength reaches that is called enough."""
 
 PROVENANCE = (
     "model",
@@ -38,60 +37,250 @@ PROVENANCE = (
 """What every row of numbers says of where it comes from."""
 
 
-def provenance(row: Record) -> dict[str, Any]:
-    """Where the numbers of a condition come from, by one of its answers."""
-    return {name: row.get(name) for name in PROVENANCE}
+class Provenance(TypedDict):
+    """What a number depends on, see `PROVENANCE`."""
+
+    model: str
+    revision: str
+    heads: str | None
+    k: int
+    question: str
+    mode: str
+    bias: str
+    strength: float
+    query_positions: str
+    seed: int
+    judge: NotRequired[str | None]
 
 
-def estimated(records: Sequence[Record], seed: int) -> dict[str, Any]:
-    """Share of answers that describe their target, with its interval, and where it comes from."""
-    hit, _, strip = _arrays(records)
-    return {**provenance(records[0]), **_estimate(accuracy(hit, strip, seed))}
+class EstimateRow(TypedDict):
+    """A `gaze.statistics.Estimate`."""
+
+    value: float
+    low: float
+    high: float
+    answers: int
+    strips: int
 
 
-def against(draws: Sequence[Sequence[Record]], gaze: Sequence[Record], seed: int) -> dict[str, Any]:
-    """The gaze heads among draws of control heads, answer by answer; see `gaze.statistics.Controls`."""
-    hit, _, strip = _arrays(gaze)
-    placed = against_controls(hit, np.stack([_arrays(records)[0] for records in draws]), strip, seed)
-    return asdict(placed)
+class Among(TypedDict):
+    """The gaze heads among draws of control heads, a `gaze.statistics.Controls`."""
+
+    accuracies: Sequence[float]
+    mean: EstimateRow
+    sd: float | None
+    lowest: float
+    highest: float
+    gaze: float
+    advantage: EstimateRow
+    above_all: bool
+    p: float
 
 
-def condition(records: Sequence[Record], alone: Sequence[Record], seed: int) -> dict[str, Any]:
-    """`measured`, and what became of the answers; `alone` are the unsteered answers about the same strips."""
+class Share(TypedDict):
+    """A share of `n` answers about `strips` strips, with its 95 % interval; of draws of control heads, beside them."""
+
+    accuracy: float
+    interval: Sequence[float]
+    n: int
+    strips: int
+    against: NotRequired[Among]
+
+
+class Counted(Share):
+    """A share of answers on target as judged, and by the paper's rule."""
+
+    by_paper: Share
+
+
+class PanelRow(Counted):
+    """The answers whose target is one panel, from 1."""
+
+    panel: int
+
+
+class Measured(Counted):
+    """All answers, and those of each target panel."""
+
+    per_panel: list[PanelRow]
+
+
+class OutcomeCounts(TypedDict):
+    """What became of the answers, see `gaze.judges.outcomes.Counts`."""
+
+    answers: int
+    hit: int
+    wrong: int
+    unattributable: int
+    failed: int
+    empty: int
+    junk: int
+    same_paper: int
+    same_code: int
+    baseline_on_target: int
+
+
+class ConditionRow(Provenance, Measured):
+    """The numbers of one condition; `picks` counts the answers that describe each panel, whatever the target."""
+
+    outcomes: OutcomeCounts
+    picks: list[int]
+
+
+class EstimatedRow(Provenance, Counted):
+    """The numbers of one condition without its panels and outcomes."""
+
+
+class UnsteeredPicks(TypedDict):
+    """Which panels the model describes when nobody steers it."""
+
+    picks: list[int]
+    unattributable: int
+    n: int
+
+
+class UnsteeredRow(Provenance, UnsteeredPicks):
+    """The same with what was asked."""
+
+
+class _Judged(NamedTuple):
+    """Answers one by one: whether they are on target, as judged and by the paper's rule, and what they are about."""
+
+    hit: Bool[np.ndarray, " answer"]
+    by_paper: Bool[np.ndarray, " answer"]
+    target: Int[np.ndarray, " answer"]
+    strip: Int[np.ndarray, " answer"]
+
+
+def measured(records: Sequence[Record], alone: Sequence[Record], seed: int) -> Measured:
+    """Returns the share of answers that describe their target, in all and per panel, with intervals clustered by strip.
+
+    Args:
+      alone: the unsteered answers about the same strips.
+    """
+    some = _judged(records, alone)
+    panels, by_paper = (panel_accuracy(hit, some.target, some.strip, seed) for hit in (some.hit, some.by_paper))
+    return {
+        **_counted(some, seed),
+        "per_panel": [
+            {"panel": panel + 1, **shared(found), "by_paper": shared(by_paper[panel])}
+            for panel, found in panels.items()
+        ],
+    }
+
+
+def provenance(row: Record) -> Provenance:
+    """Returns where the numbers of a condition come from, by one of its answers."""
+    return cast(Provenance, {name: row.get(name) for name in PROVENANCE})
+
+
+def estimated(records: Sequence[Record], alone: Sequence[Record], seed: int) -> EstimatedRow:
+    """Returns the share of answers that describe their target, with its interval, and where it comes from."""
+    return {**provenance(records[0]), **_counted(_judged(records, alone), seed)}
+
+
+def condition(records: Sequence[Record], alone: Sequence[Record], seed: int, panels: int) -> ConditionRow:
+    """Returns `measured`, and what became of the answers about strips of so many panels."""
     unsteered = {row["strip"]: (row["text"], _region(row)) for row in alone}
     counted = count(
         [outcome(row["text"], _region(row), row["target"] - 1, *unsteered[row["strip"]]) for row in records]
     )
-    picks = np.bincount([row["panel"] - 1 for row in records if row["panel"]], minlength=PANELS)
     return {
         **provenance(records[0]),
-        **measured(records, seed),
-        "outcomes": asdict(counted),
-        "picks": picks.tolist(),
+        **measured(records, alone, seed),
+        "outcomes": cast(OutcomeCounts, asdict(counted)),
+        "picks": _picks(_verdicts(records), panels),
     }
 
 
-def baseline(alone: Sequence[Record]) -> dict[str, Any]:
-    """Which panels the model describes when nobody steers it."""
-    judged = _judged(alone)
-    lost = int(np.sum(judged == UNATTRIBUTABLE))
-    picks = np.bincount(judged[judged >= 0], minlength=PANELS).tolist()
-    return {"picks": picks, "unattributable": lost, "n": len(alone)}
+def controls(
+    draws: Sequence[Sequence[Record]], gaze: Sequence[Record], alone: Sequence[Record], seed: int, panels: int
+) -> ConditionRow:
+    """Returns the `condition` of draws of control heads together, and the gaze heads among them under both rules."""
+    found = condition([row for draw in draws for row in draw], alone, seed, panels)
+    steered, drawn = _judged(gaze, alone), [_judged(draw, alone) for draw in draws]
+    found["against"] = among(steered.hit, [one.hit for one in drawn], steered.strip, seed)
+    found["by_paper"]["against"] = among(steered.by_paper, [one.by_paper for one in drawn], steered.strip, seed)
+    return found
 
 
-def _arrays(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def among(
+    gaze: Bool[np.ndarray, " answer"],
+    draws: Sequence[Bool[np.ndarray, " answer"]],
+    strip: Int[np.ndarray, " answer"],
+    seed: int,
+) -> Among:
+    """Returns where the gaze heads stand among draws of control heads, answer by answer."""
+    return cast(Among, asdict(against_controls(gaze, np.stack(draws), strip, seed)))
+
+
+def baseline(alone: Sequence[Record], panels: int) -> UnsteeredPicks:
+    """Returns which panels the model describes when nobody steers it."""
+    judged = _verdicts(alone)
+    return {
+        "picks": _picks(judged, panels),
+        "unattributable": int(np.sum(judged == UNATTRIBUTABLE)),
+        "n": len(alone),
+    }
+
+
+def shared(found: Estimate) -> Share:
+    """Returns an estimate as all results have it."""
+    return {"accuracy": found.value, "interval": [found.low, found.high], "n": found.answers, "strips": found.strips}
+
+
+def estimate_row(found: Estimate) -> EstimateRow:
+    """Returns an estimate of anything but a share."""
+    return cast(EstimateRow, asdict(found))
+
+
+def least_sufficient(curve: Iterable[tuple[float, Counted]]) -> float | None:
+    """Returns the least strength that reaches `PLATEAU` of what the greatest does; None if that one moves nothing.
+
+    A model that ignores steering still describes one target in so many. So something has moved only if answers other than
+    the unsteered one are on target, beyond what chance explains: the interval by the paper's rule lies above zero.
+
+    Args:
+      curve: strengths, and the answers on target with each.
+    """
+    points = sorted(curve, key=lambda point: point[0])
+    if not points or points[-1][1]["by_paper"]["interval"][0] <= 0:
+        return None
+    plateau = points[-1][1]["accuracy"]
+    return next(strength for strength, found in points if found["accuracy"] >= PLATEAU * plateau)
+
+
+def grouped(rows: Iterable[T], name: Callable[[T], N]) -> dict[N, list[T]]:
+    """Returns rows by what `name` says of each, in the order in which they come."""
+    groups: dict[N, list[T]] = {}
+    for row in rows:
+        groups.setdefault(name(row), []).append(row)
+    return groups
+
+
+def _counted(some: _Judged, seed: int) -> Counted:
+    return {
+        **shared(accuracy(some.hit, some.strip, seed)),
+        "by_paper": shared(accuracy(some.by_paper, some.strip, seed)),
+    }
+
+
+def _judged(records: Sequence[Record], alone: Sequence[Record]) -> _Judged:
     target = np.array([row["target"] - 1 for row in records])
     _, strip = np.unique([row["strip"] for row in records], return_inverse=True)
-    return _judged(records) == target, target, strip
+    unsteered = {row["strip"]: row["text"] for row in alone}
+    hit = _verdicts(records) == target
+    same = np.array([same_by_code(row["text"], unsteered[row["strip"]]) for row in records])
+    return _Judged(hit, hit & ~same, target, strip)
 
 
 def _region(record: Record) -> int | None:
     return None if record["panel"] is None else record["panel"] - 1
 
 
-def _judged(records: Sequence[Record]) -> np.ndarray:
+def _verdicts(records: Sequence[Record]) -> Int[np.ndarray, " answer"]:
     return np.array([UNATTRIBUTABLE if row["panel"] is None else row["panel"] - 1 for row in records])
 
 
-def _estimate(found: Estimate) -> dict[str, Any]:
-    return {"accuracy": found.value, "interval": [found.low, found.high], "n": found.answers, "strips": found.strips}
+def _picks(judged: Int[np.ndarray, " answer"], panels: int) -> list[int]:
+    return [int(np.sum(judged == panel)) for panel in range(panels)]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run.formatting import percent, share, source
+from experiments.run.formatting import COUNTING, ON_TARGET, drawn, percent, rules, share, source
 from gaze.prompts import ORDINALS
 from gaze.report.html import Chapter, Compared, Plot, Table
 from gaze.report.plots import Measure
@@ -50,7 +50,10 @@ def chapter(results: dict[str, Any], number: int, name: str, title: str) -> Chap
             Compared(
                 "accuracy there, chosen on the same strips",
                 "68.6%, 72.9%, 83.1%, 70.2%",
-                ", ".join(f"{name}: {percent(one['conditions']['gaze']['accuracy'])}" for name, one in found.items()),
+                ", ".join(
+                    f"{name}: {percent(one['conditions']['gaze']['by_paper']['accuracy'])}"
+                    for name, one in found.items()
+                ),
             ),
         ],
         caveats=_caveats(results),
@@ -72,7 +75,7 @@ def _drawn(name: str, one: dict[str, Any]) -> Checkpoint:
 def _table(found: dict[str, Any]) -> Table:
     rows = []
     for name, one in found.items():
-        gaze, placed = one["conditions"]["gaze"], one["conditions"]["random"]["against"]
+        gaze, random, everything = (one["conditions"][kind] for kind in ("gaze", "random", "all"))
         stability, witness = one["stability"], one["verdict"]["looks"][0]
         rows.append(
             [
@@ -83,15 +86,16 @@ def _table(found: dict[str, Any]) -> Table:
                 max(one["profile"]),
                 witness["lift"],
                 percent(stability["overlap"]),
-                share(gaze),
-                f"{percent(placed['mean']['value'])} ({percent(placed['lowest'])} to {percent(placed['highest'])})",
-                percent(one["conditions"]["all"]["accuracy"]),
+                *(share(counted) for _, counted in rules(gaze)),
+                *(drawn(counted["against"]) for _, counted in rules(random)),
+                *(share(counted) for _, counted in rules(everything)),
                 source(gaze),
             ]
         )
     names = ("checkpoint", "gaze heads?", "heads", "best", "best score", "its lift, held out", "halves agree")
-    steering = ("steered, on target", "random, over draws", "all heads", "made with")
-    return Table("The checkpoints", (*names, *steering), rows)
+    heads = ("steered", "random, over draws", "all heads")
+    steering = (f"{one}, {rule}" for one in heads for rule in ON_TARGET[::2])
+    return Table("The checkpoints", (*names, *steering, "made with"), rows, COUNTING)
 
 
 def _criteria(found: dict[str, Any]) -> Table:

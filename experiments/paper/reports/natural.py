@@ -1,15 +1,30 @@
 """The chapter about natural images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from matplotlib.figure import Figure
 
 from experiments.data.coco import SIZES
-from experiments.run.formatting import Found, interval, line, measure, percent, share, source
+from experiments.run.formatting import (
+    BY_RULE,
+    COUNTING,
+    ON_TARGET,
+    drawn,
+    line,
+    measure,
+    on_target,
+    outcomes,
+    percent,
+    rules,
+    share,
+    source,
+)
+from experiments.run.summaries import Among, Counted, EstimateRow, OutcomeCounts, Provenance
 from gaze.report import plots
 from gaze.report.html import Chapter, Compared, Plot, Table
 
+Group = Literal["by_size", "by_tokens"]
 NAMES_IT = "answers that name the object"
 KINDS: dict[str, tuple[str, plots.Role]] = {
     "gaze": ("{k} gaze heads", "gaze"),
@@ -19,13 +34,8 @@ KINDS: dict[str, tuple[str, plots.Role]] = {
     "unsteered": ("left alone: one answer for all boxes", "unsteered"),
 }
 COMPARED = ("gaze", "random", "paper", "unsteered")
-OUTCOMES = {
-    "another object": "wrong",
-    "no object": "unattributable",
-    "empty": "empty",
-    "junk": "junk",
-    "as unsteered": "same_code",
-}
+OUTCOMES = ("another object", "no object", "empty", "junk", "as unsteered")
+"""Column heads of what became of the answers."""
 PAPER = {
     "large": ("80.3%", "36.6%"),
     "medium": ("76.2%", "19.4%"),
@@ -35,15 +45,46 @@ PAPER = {
 """Gaze heads and other heads of the 8B model on COCO val2017."""
 STORY = (
     "In a photograph nothing stands in rows. Does a head that was found by asking about comic panels also look at an "
-    "object, "
-    "wherever it is? Each object has a box, and steering holds the gaze heads to it. Left alone, the model gives one "
-    "answer "
-    "about an object of its own choice; it is scored against every box too, so that nothing free passes for steering."
+    "object, wherever it is? Each object has a box, and steering holds the gaze heads to it. Left alone, the model gives "
+    "one answer about an object of its own choice; it is scored against every box too, so that nothing free passes for steering."
 )
 
 
+class NaturalRow(Provenance, Counted):
+    """The numbers of a kind of heads; `exact` is the share of answers that are the category's name and no more."""
+
+    by_size: dict[str, Counted]
+    by_tokens: dict[str, Counted]
+    exact: float
+    outcomes: OutcomeCounts
+    against_by_size: NotRequired[dict[str, Among]]
+
+
+class TokenCounts(TypedDict):
+    """Image tokens of the boxes, and how many boxes hold the centre of none."""
+
+    least: int
+    median: float
+    most: int
+    centreless: int
+
+
+class NaturalResults(TypedDict):
+    """What `sum_up` returns; `boxes` and what is by size has COCO's classes as keys."""
+
+    photos: str
+    pictures: int
+    boxes: dict[str, int]
+    left_out: dict[str, int]
+    tokens: TokenCounts
+    conditions: dict[str, NaturalRow]
+    over_unsteered: EstimateRow
+    over_unsteered_by_size: dict[str, EstimateRow]
+    skipped_lines: int
+
+
 def chapter(
-    results: dict[str, Any], number: int, name: str, title: str, tokens: Sequence[int], examples: Mapping[str, Figure]
+    results: NaturalResults, number: int, name: str, title: str, tokens: Sequence[int], examples: Mapping[str, Figure]
 ) -> Chapter:
     """Tells what `e8_natural.sum_up` found.
 
@@ -74,7 +115,7 @@ def chapter(
             Compared(
                 f"{one} objects, gaze heads; others (8B, COCO val2017)",
                 "; ".join(PAPER[one]),
-                f"{percent(_of(found['gaze'], one))}; {percent(_of(found['random'], one))}",
+                f"{percent(_by_paper(found['gaze'], one))}; {percent(_by_paper(found['random'], one))}",
             )
             for one in (*sizes, "all")
         ],
@@ -82,7 +123,7 @@ def chapter(
     )
 
 
-def _findings(results: dict[str, Any], sizes: Sequence[str]) -> list[str]:
+def _findings(results: NaturalResults, sizes: Sequence[str]) -> list[str]:
     found, ahead, tokens = results["conditions"], results["over_unsteered"], results["tokens"]
     gaze, random, placed = found["gaze"], found["random"], found["random"]["against"]
     by_size = (
@@ -92,9 +133,11 @@ def _findings(results: dict[str, Any], sizes: Sequence[str]) -> list[str]:
     )
     return [
         f"Held to the box of an object, the model names it in {share(gaze)} of {gaze['n']} answers about "
-        f"{results['pictures']} pictures; with random heads of the same layers {percent(placed['mean']['value'])} over "
-        f"{len(placed['accuracies'])} draws ({percent(placed['lowest'])} to {percent(placed['highest'])}); with all heads "
-        f"{percent(found['all']['accuracy'])}.",
+        f"{results['pictures']} pictures; with random heads of the same layers {drawn(placed)} over "
+        f"{len(placed['accuracies'])} draws; with all heads {percent(found['all']['accuracy'])}.",
+        "By the paper's counting, where an answer that equals the unsteered one is a miss, it is "
+        f"{share(gaze['by_paper'])}, {drawn(random['by_paper']['against'])} and "
+        f"{percent(found['all']['by_paper']['accuracy'])}.",
         f"Left alone, its one answer is right for {share(found['unsteered'])} of the boxes; steering adds "
         f"{100 * ahead['value']:.1f} points ({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}).",
         f"By size: {'; '.join(by_size)}.",
@@ -104,7 +147,7 @@ def _findings(results: dict[str, Any], sizes: Sequence[str]) -> list[str]:
     ]
 
 
-def _plots(found: dict[str, Any], sizes: Sequence[str], classes: Mapping[str, str]) -> list[Plot]:
+def _plots(found: Mapping[str, NaturalRow], sizes: Sequence[str], classes: Mapping[str, str]) -> list[Plot]:
     labels = _labels(found)
     return [
         Plot(
@@ -136,7 +179,7 @@ def _examples(examples: Mapping[str, Figure]) -> list[Plot]:
     ]
 
 
-def _lines(found: dict[str, Any], group: str, names: Sequence[str]) -> list[plots.Line]:
+def _lines(found: Mapping[str, NaturalRow], group: Group, names: Sequence[str]) -> list[plots.Line]:
     labels = _labels(found)
     return [
         line(labels[kind], KINDS[kind][1], range(len(names)), [found[kind][group][name] for name in names])
@@ -144,7 +187,7 @@ def _lines(found: dict[str, Any], group: str, names: Sequence[str]) -> list[plot
     ]
 
 
-def _labels(found: dict[str, Any]) -> dict[str, str]:
+def _labels(found: Mapping[str, NaturalRow]) -> dict[str, str]:
     return {kind: name.format(k=found["gaze"]["k"], all=found["all"]["k"]) for kind, (name, _) in KINDS.items()}
 
 
@@ -154,33 +197,38 @@ def _class(first: int, after: int | None) -> str:
     return f"{first}" if after == first + 1 else f"{first} to {after - 1}"
 
 
-def _of(one: Found, size: str) -> float:
-    return float(one["accuracy"] if size == "all" else one["by_size"][size]["accuracy"])
+def _by_paper(one: NaturalRow, size: str) -> float:
+    return (one if size == "all" else one["by_size"][size])["by_paper"]["accuracy"]
 
 
-def _conditions(results: dict[str, Any]) -> Table:
+def _conditions(results: NaturalResults) -> Table:
     found, labels = results["conditions"], _labels(results["conditions"])
     rows = []
     for kind in KINDS:
         one = found[kind]
-        became = [one["outcomes"][key] for key in OUTCOMES.values()]
-        numbers = [percent(one["accuracy"]), interval(one), one["n"], percent(one["exact"])]
+        became = [*outcomes(one["outcomes"])[: len(OUTCOMES)]]
+        numbers = [*on_target(one), one["n"], percent(one["exact"])]
         rows.append([labels[kind], *numbers, *became, source(one)])
     left = ", ".join(f"{name} {count}" for name, count in results["left_out"].items())
-    columns = ("heads", "on target", "95 % interval", "answers", "its name and no more", *OUTCOMES, "made with")
-    return Table("All conditions", columns, rows, f"Left out: {left}.")
+    columns = ("heads", *ON_TARGET, "answers", "its name and no more", *OUTCOMES, "made with")
+    return Table("All conditions", columns, rows, f"Left out: {left}. {COUNTING}")
 
 
-def _by(found: dict[str, Any], group: str, names: Mapping[str, str], title: str) -> Table:
+def _by(found: Mapping[str, NaturalRow], group: Group, names: Mapping[str, str], title: str) -> Table:
     labels = _labels(found)
-    rows = [[labels[kind], *(share(found[kind][group][name]) for name in names)] for kind in KINDS]
+    rows = [
+        [labels[kind], rule, *(share(dict(rules(found[kind][group][name]))[rule]) for name in names)]
+        for kind in KINDS
+        for rule in BY_RULE
+    ]
     sizes = [found["gaze"][group][name]["n"] for name in names]
     columns = [f"{shown} ({size} boxes)" for shown, size in zip(names.values(), sizes, strict=True)]
-    return Table(title, ("heads", *columns), rows)
+    return Table(title, ("heads", "counting", *columns), rows, COUNTING)
 
 
-def _caveats(results: dict[str, Any], sizes: Sequence[str]) -> list[str]:
-    found, said = results["conditions"], []
+def _caveats(results: NaturalResults, sizes: Sequence[str]) -> list[str]:
+    found = results["conditions"]
+    said = ["The paper's judge of boxes was not released: whether it counts unchanged answers as misses is not known."]
     for one in sizes:
         placed = found["random"]["against_by_size"][one]
         if found["unsteered"]["by_size"][one]["accuracy"] == 1:
