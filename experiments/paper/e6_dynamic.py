@@ -113,9 +113,9 @@ def _condition(
     run: Run, name: str, heads: HeadSet | None, convention: str, orders: str = "own", **tags: Any
 ) -> Condition:
     """A narration of every strip; its tags say which schedules it goes by and what it is called in the results."""
-    rows, delay = CONVENTIONS[convention]
+    rows, delay, early = CONVENTIONS[convention]
     strips, segment = run.pictures("evaluation"), run.settings.segment
-    steps = [schedules.targets(order, segment, delay) for order in _schedules(run, orders).values()]
+    steps = [schedules.targets(order, segment, delay, early) for order in _schedules(run, orders).values()]
     aims = [[Aim(None, np.full_like(one, NO_PANEL) if heads is None else one)] for one in steps]
     # An answer has no more tokens than the schedule: what comes after it would be about no segment.
     room = max(map(len, strips)) * segment

@@ -24,20 +24,25 @@ class Convention(NamedTuple):
 
     Attributes:
       query_positions: the queries that are steered, one of `gaze.steering.masks.QUERY_POSITIONS`.
-      delay: the number of tokens before the first segment's panel is looked at.
+      delay: the number of tokens by which every segment comes late.
+      early: whether the first segment's panel is looked at before, too; otherwise nothing is steered then.
     """
 
     query_positions: str
     delay: int
+    early: bool = False
 
 
 CONVENTIONS = {
     "official": Convention("all", 1),
+    "full sequence": Convention("all", 1, early=True),
     "first token": Convention("answer", 0),
     "all steps": Convention("all", 0),
 }
-"""The released script steers passes over decoded tokens only, so the first token is not steered and each segment comes a token
-late; with "first token" the row that predicts it is steered too and segments are in time; with "all steps" the whole prompt."""
+"""The released script counts passes over decoded tokens, from 0 after the pass over the prompt. So each of its segments comes a
+token late: "official" is the script as it is, which steers nothing in the pass over the prompt; "full sequence" is the script
+with --full-sequence, which steers that pass to the first panel, so that the first segment has a token more. Ours are in time:
+"first token" steers the row that predicts the first token too, "all steps" the whole prompt."""
 
 
 def derangement(rng: np.random.Generator | np.random.RandomState, panels: int) -> Order:
@@ -66,12 +71,17 @@ def switch_pairs(seed: int, name: str, panels: int, count: int) -> list[tuple[in
     return [(first, second) for first, second in drawn]
 
 
-def targets(order: Int[np.ndarray, " panel"], segment: int, delay: int) -> Int32[np.ndarray, " step"]:
-    """The panel of every step, see `gaze.steering.masks.Steering`; -1 for the first `delay` (0 or 1) steps.
+def targets(
+    order: Int[np.ndarray, " panel"], segment: int, delay: int, early: bool = False
+) -> Int32[np.ndarray, " step"]:
+    """Returns the panel of every step, see `gaze.steering.masks.Steering`.
 
     The last step stands for all later ones. All schedules of as many segments have as many steps.
+
+    Args:
+      delay, early: see `Convention`; the delay is 0 or 1.
     """
-    steps = np.concatenate([np.full(delay, -1), np.repeat(order, segment), order[-1:]])
+    steps = np.concatenate([np.full(delay, order[0] if early else -1), np.repeat(order, segment), order[-1:]])
     return steps[: len(order) * segment + 1].astype(np.int32)
 
 

@@ -188,6 +188,24 @@ def scheduled(order: Sequence[int], segment: int) -> Aim:
     return lambda step: None if step == 0 else order[min((step - 1) // segment, len(order) - 1)]
 
 
+def counted(order: Sequence[int], segment: int, passes: int, full_sequence: bool) -> list[int | None]:
+    """The panel that each pass of the released script looks at, by its own counter of passes over a single token.
+
+    The counter goes up after such a pass. The pass over the prompt is steered with `full_sequence` only.
+    """
+    counter, seen = 0, []
+    for number in range(passes):
+        single = number > 0
+        begun = [
+            panel
+            for start, panel in zip(range(0, len(order) * segment, segment), order, strict=True)
+            if start <= counter
+        ]
+        seen.append(begun[-1] if single or full_sequence else None)
+        counter += single
+    return seen
+
+
 def _attend(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, causal: torch.Tensor, **given: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,13 +22,14 @@ from gaze.prompts import DISCOVERY, DYNAMIC, STATIC, VQA, fill
 from gaze.steering import engine as asking
 from gaze.steering.engine import Request
 from gaze.steering.masks import MODES, QUERY_POSITIONS, schedule, steering
+from gaze.steering.schedules import CONVENTIONS, targets
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 
-from .official import Answer, Mask, Official, scheduled
+from .official import Answer, Mask, Official, counted, scheduled
 
 PANELS = 6
 STRIPS = draw_strips(1, "protocol", 3)
@@ -184,6 +185,38 @@ def test_a_schedule_late_by_one_or_of_the_other_kind_is_another_narration(
         assert _differences(ours, other)
 
 
+@pytest.mark.parametrize(("convention", "full_sequence"), [("official", False), ("full sequence", True)])
+def test_the_scripts_conventions_are_its_counter_of_steps(convention: str, full_sequence: bool) -> None:
+    order, passes = np.array(ORDERS[0]), len(ORDERS[0]) * SEGMENTS[0] + 1
+    _, delay, early = CONVENTIONS[convention]
+    theirs = [-1 if panel is None else panel for panel in counted(ORDERS[0], SEGMENTS[0], passes, full_sequence)]
+    assert targets(order, SEGMENTS[0], delay, early).tolist() == theirs
+    for name in CONVENTIONS.keys() - {convention}:  # No other convention is this one.
+        _, other, before = CONVENTIONS[name]
+        assert targets(order, SEGMENTS[0], other, before).tolist() != theirs
+
+
+def test_narrations_of_the_script_with_full_sequence_agree(
+    library: Ours, official: Official, narrations: list[Case]
+) -> None:
+    ours, theirs, in_time = [], [], []
+    rows, delay, early = CONVENTIONS["full sequence"]
+    for strip, heads, order in narrations:
+        mask, panels = HeadSet(tuple(heads)).to_mask(*library.shape), np.array(order)
+        room = len(order) * SEGMENTS[0]
+        ours.append(Request(strip, mask, targets(panels, SEGMENTS[0], delay, early), query_positions=rows))
+        asked = official.ask(STRIPS[strip].image, STRIPS[strip].widths, DYNAMIC)
+        aims = counted(order, SEGMENTS[0], room + 1, full_sequence=True)
+        theirs.append(official.answer(asked, Mask(heads), aims.__getitem__, room))
+        in_time.append(
+            official.answer(asked, Mask(heads), lambda step, o=order: o[min(step // SEGMENTS[0], len(o) - 1)], room)
+        )
+    options = asking.GenerationOptions(Sampling.make(stop=stop_tokens(library.processor)), PANELS * SEGMENTS[0])
+    said = asking.answers(*library, STRIPS, DYNAMIC, ours, options)
+    assert _differences(said, theirs) == []
+    assert _differences(said, in_time)  # "all steps" is another narration
+
+
 @pytest.mark.parametrize(("strength", "tolerance"), [(SOFT, 1e-5), (HARD, 1e-5), (PAPER, STEP)])
 @pytest.mark.parametrize("rows", QUERY_POSITIONS)
 @pytest.mark.parametrize("mode", MODES)
@@ -251,7 +284,7 @@ def _ours(
         changes = [(first + number * segment, panel) for number, panel in enumerate(panels)]
         targets = schedule(changes, steps=max_new + 1)
         requests.append(Request(strip, HeadSet(tuple(heads)).to_mask(*library.shape), targets, **how))
-    settings = asking.Settings(Sampling.make(stop=stop_tokens(library.processor)), max_new)
+    settings = asking.GenerationOptions(Sampling.make(stop=stop_tokens(library.processor)), max_new)
     return asking.answers(*library, STRIPS, question, requests, settings)
 
 

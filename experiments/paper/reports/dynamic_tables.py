@@ -11,10 +11,12 @@ from gaze.report.html import Cell, Table
 
 STEPS = {
     "official": "the released script's steps",
+    "full sequence": "the script's with --full-sequence",
     "first token": "first token too",
     "all steps": "whole prompt too",
 }
-"""What is steered: decoded tokens, each segment a token late; from the row on that predicts the first token; or every row."""
+"""What is steered: decoded tokens, each segment a token late; the same and every row of the prompt; and in time, from the row on
+that predicts the first token, or every row."""
 
 Found = Mapping[str, Any]
 OUTCOMES = ("hit", "wrong", "unattributable", "empty", "junk")

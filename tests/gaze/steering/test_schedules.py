@@ -117,12 +117,14 @@ def test_switch_pairs_differ():
     ("convention", "steps"),
     [
         ("official", [-1, 2, 2, 0, 0, 1, 1]),
+        ("full sequence", [2, 2, 2, 0, 0, 1, 1]),
         ("first token", [2, 2, 0, 0, 1, 1, 1]),
         ("all steps", [2, 2, 0, 0, 1, 1, 1]),
     ],
 )
 def test_targets_by_convention(convention, steps):
-    assert targets(np.array([2, 0, 1]), 2, CONVENTIONS[convention].delay).tolist() == steps
+    _, delay, early = CONVENTIONS[convention]
+    assert targets(np.array([2, 0, 1]), 2, delay, early).tolist() == steps
 
 
 def test_cut_by_tokens_and_by_sentences():
