@@ -5,20 +5,31 @@ by token for the gaze heads and the controls, line by line for all.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments.paper.e1_discovery import by_strip
-from experiments.paper.reports.trajectories import WEIGHTS, report, staircases
+from experiments.paper.reports.trajectories import (
+    WEIGHTS,
+    Generation,
+    GenerationScores,
+    Looking,
+    MeanScores,
+    NarrationRow,
+    TrajectoryResults,
+    Weight,
+    report,
+    staircases,
+)
 from experiments.paper.steering_study import nowhere
 from experiments.run.conditions import Condition
 from experiments.run.records import Row
 from experiments.run.run import Run, progress
 from experiments.run.settings import is_testbed
-from experiments.run.summaries import provenance
+from experiments.run.summaries import CorrelationRow, Share, among, correlation_row, provenance, shared
 from experiments.testbed.wordings import REVERSE_ORDER
 from gaze.discovery import narration_attention
 from gaze.discovery.narration_attention import Watched, watch
@@ -27,7 +38,7 @@ from gaze.pictures.strips import Strip
 from gaze.prompts import NOTEBOOK_NARRATION, REVERSE_NARRATION, TRAJECTORY
 from gaze.report.html import Chapter, Plot
 from gaze.report.plots_time import trajectories
-from gaze.statistics import accuracy, against_controls, correlation, spearman
+from gaze.statistics import accuracy, correlation, spearman
 from gaze.text_spans import TextSpan, narrated, token_ends
 
 NUMBER, NAME, TITLE = 3, "e3_trajectories", "Where the heads look while the model narrates"
@@ -78,7 +89,7 @@ def collect(run: Run) -> None:
                 done(1)
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> TrajectoryResults:
     rows = run.answers(NAME)
     asked = narrations(run)
     found = {name: _narration(run, name, one, _of(rows, name)) for name, one in asked.items()}
@@ -105,7 +116,7 @@ def watched(run: Run, name: str) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _file(run: Run, name: str, start: int) -> Any:
+def _file(run: Run, name: str, start: int) -> Path:
     return run.place(NAME) / name.replace(", ", "_").replace(" ", "_") / f"{start:05}.npz"
 
 
@@ -142,8 +153,8 @@ def _reduced(run: Run, found: Watched, lines: np.ndarray) -> dict[str, np.ndarra
     return kept
 
 
-def _narration(run: Run, name: str, narration: Narration, rows: Sequence[Row]) -> dict[str, Any]:
-    """One way of narrating: whether the lines are right, and where the heads look during them."""
+def _narration(run: Run, name: str, narration: Narration, rows: Sequence[Row]) -> NarrationRow:
+    """Returns one way of narrating: whether the lines are right, and where the heads look during them."""
     strips, saved = run.pictures("evaluation"), watched(run, name)
     order = narration.order(len(strips[0]))
     ends = [end[:length] for end, length in zip(saved["ends"], saved["length"], strict=True)]
@@ -155,25 +166,23 @@ def _narration(run: Run, name: str, narration: Narration, rows: Sequence[Row]) -
         "lines": len(strips) * len(order),
         "lines_found": sum(map(len, told)),
         "lines_right": _right(run, rows, told, order),
-        **{weight: _looking(run, saved, weight, order) for weight in WEIGHTS},
+        "mass": _looking(run, saved, "mass", order),
+        "value_mass": _looking(run, saved, "value_mass", order),
     }
 
 
-def _right(
-    run: Run, rows: Sequence[Row], told: Sequence[Mapping[int, TextSpan]], order: Sequence[int]
-) -> dict[str, Any]:
-    """Share of lines that describe their own panel; a line that is not there does not."""
+def _right(run: Run, rows: Sequence[Row], told: Sequence[Mapping[int, TextSpan]], order: Sequence[int]) -> Share:
+    """Returns the share of lines that describe their own panel; a line that is not there does not."""
     wanted = [(number, panel) for number in range(len(rows)) for panel in order]
     texts = [told[number][panel].text if panel in told[number] else "" for number, panel in wanted]
     strips = [rows[number]["strip"] for number, _ in wanted]
     found = run.verdicts(run.pictures("evaluation"), list(zip(strips, texts, strict=True)))
     hit = np.array([said == panel for said, (_, panel) in zip(found, wanted, strict=True)])
-    estimate = accuracy(hit, np.array([number for number, _ in wanted]), run.settings.seed)
-    return {"accuracy": estimate.value, "interval": [estimate.low, estimate.high], "n": hit.size, "strips": len(rows)}
+    return shared(accuracy(hit, np.array([number for number, _ in wanted]), run.settings.seed))
 
 
-def _looking(run: Run, saved: Mapping[str, np.ndarray], weight: str, order: Sequence[int]) -> dict[str, Any]:
-    """The staircase of gaze heads and controls, and its numbers."""
+def _looking(run: Run, saved: Mapping[str, np.ndarray], weight: Weight, order: Sequence[int]) -> Looking:
+    """Returns the staircase of gaze heads and controls, and its numbers."""
     seed, lines = run.settings.seed, saved["lines"].astype(np.int32)
     sets = saved[f"{weight}/sets"].astype(np.float32).transpose(1, 0, 2, 3)
     looked = [narration_attention.attended(narration_attention.line_mass(one, lines)) for one in sets]
@@ -181,15 +190,9 @@ def _looking(run: Run, saved: Mapping[str, np.ndarray], weight: str, order: Sequ
     strip, panel = np.nonzero(known)
     hits = np.stack([one[known] == panel for one in looked])
     begun = narration_attention.first_token(lines, len(order))
-    gaze = accuracy(hits[0], strip, seed)
     return {
-        "own_panel": {
-            "accuracy": gaze.value,
-            "interval": [gaze.low, gaze.high],
-            "n": gaze.answers,
-            "strips": gaze.strips,
-        },
-        "against": asdict(against_controls(hits[0], hits[1:], strip, seed)),
+        "own_panel": shared(accuracy(hits[0], strip, seed)),
+        "against": among(hits[0], [*hits[1:]], strip, seed),
         "with_panel": [_correlated(one, np.broadcast_to(np.arange(len(order)), one.shape), seed) for one in looked],
         "with_time": [_correlated(one, begun, seed) for one in looked],
         "stairs": narration_attention.stairs(sets[0], lines, order, BINS).tolist(),
@@ -197,14 +200,14 @@ def _looking(run: Run, saved: Mapping[str, np.ndarray], weight: str, order: Sequ
     }
 
 
-def _correlated(looked: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
-    """Rank correlation, over the lines of each strip, of the panel that is looked at with something else."""
+def _correlated(looked: np.ndarray, other: np.ndarray, seed: int) -> CorrelationRow:
+    """Returns the rank correlation, over the lines of each strip, of the panel that is looked at with something else."""
     values = [spearman(one[row >= 0], row[row >= 0]) for one, row in zip(other, looked, strict=True)]
-    return asdict(correlation(values, np.arange(len(values)), seed))
+    return correlation_row(correlation(values, np.arange(len(values)), seed))
 
 
-def _generation(run: Run) -> dict[str, Any]:
-    """Scores as in discovery, from the lines of the forward narration in place of questions about panels."""
+def _generation(run: Run) -> Generation:
+    """Returns scores as in discovery, from the lines of the forward narration in place of questions about panels."""
     saved, heads = watched(run, "forward"), run.heads()
     chosen = heads.to_mask(*run.shape) > 0
     whole = narration_attention.complete(saved["mass/lines"])
@@ -225,20 +228,22 @@ def _generation(run: Run) -> dict[str, Any]:
     }
 
 
-def _compared(narrating: np.ndarray, asked: np.ndarray | None, chosen: np.ndarray) -> dict[str, Any]:
-    """Scores while narrating beside those of discovery (None if there are none of this kind)."""
+def _compared(narrating: np.ndarray, asked: np.ndarray | None, chosen: np.ndarray) -> GenerationScores:
+    """Returns scores while narrating beside those of discovery (None if there are none of this kind)."""
     last = np.sort(narrating.ravel())[-chosen.sum()]  # heads that tie with the last of the best are among them
-    gap = {"narrating": narrating, "asked": asked}
-    means = {
-        name: None
-        if scores is None
-        else {"gaze": float(scores[chosen].mean()), "others": float(scores[~chosen].mean())}
-        for name, scores in gap.items()
+
+    def means(scores: np.ndarray) -> MeanScores:
+        return {"gaze": float(scores[chosen].mean()), "others": float(scores[~chosen].mean())}
+
+    return {
+        "narrating": means(narrating),
+        "asked": None if asked is None else means(asked),
+        "shared": int((narrating[chosen] >= last).sum()),
+        "k": int(chosen.sum()),
     }
-    return {**means, "shared": int((narrating[chosen] >= last).sum()), "k": int(chosen.sum())}
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: TrajectoryResults) -> Chapter:
     found = {name: results["narrations"][name] for name in narrations(run)}
     plots = [*staircases(found, BINS), *_one_strip(run)]
     return report(found, results["generation"], (NUMBER, NAME, TITLE), plots)

@@ -5,19 +5,21 @@ Each strip has its own order of panels, none of which stands in its place, and e
 controls and the model left alone are all held against the same schedules.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.paper import schedule_adherence, steering_study
 from experiments.paper.reports.dynamic import report
+from experiments.paper.reports.dynamic_tables import DrawnCondition, DynamicResults, MovedRow, ScheduledCondition
 from experiments.paper.schedule_adherence import ScheduledNarration, verbatim
 from experiments.run.conditions import Aim, Condition
 from experiments.run.records import Row
 from experiments.run.run import Run
-from experiments.run.summaries import provenance
+from experiments.run.summaries import Provenance, Share, provenance, shared
 from gaze.heads import HeadSet, all_heads
+from gaze.pictures.strips import Picture
 from gaze.prompts import DYNAMIC, STATIC
 from gaze.report.html import Chapter
 from gaze.statistics import average
@@ -30,7 +32,7 @@ NUMBER, NAME, TITLE = 6, "e6_dynamic", "Moving the gaze while the model narrates
 IN_TIME, OFFICIAL = "first token", "official"
 """The step conventions that this run and the paper go by."""
 DRAWN = (("random", IN_TIME), ("random", OFFICIAL), ("paper", IN_TIME))
-"""Which controls of `study.controls` are drawn under which of them, many of each."""
+"""Which controls of `steering_study.controls` are drawn under which of them, many of each."""
 NO_PANEL = -1
 SWITCH = 2
 """Words said before the target of a single answer moves."""
@@ -75,7 +77,7 @@ def moves(run: Run) -> Iterator[Condition]:
         )
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> DynamicResults:
     rows, seed = run.answers(NAME), run.settings.seed
     schedules = {orders: _schedules(run, orders) for orders in ("own", "paper")}
     orders = [schedules[row["orders"]][row["strip"]] for row in rows]
@@ -85,14 +87,16 @@ def sum_up(run: Run) -> dict[str, Any]:
         by_name.setdefault(row["condition"], []).append(one)
     made_with = {row["condition"]: provenance({**row, "judge": run.judge.name}) for row in rows}
     alone, drawn = by_name["unsteered"], {row["condition"] for row in rows if "draw" in row}
-    found = {
+    found: dict[str, ScheduledCondition] = {
         name: {**made_with[name], **schedule_adherence.summed(some, seed)}
         for name, some in by_name.items()
         if name not in drawn
     }
     for convention in CONVENTIONS:
-        for reading, one in found[f"gaze, {convention}"]["readings"].items():
-            one["beyond_unsteered"] = schedule_adherence.beside(by_name[f"gaze, {convention}"], alone, reading, seed)
+        for reading, numbers in found[f"gaze, {convention}"]["readings"].items():
+            numbers["beyond_unsteered"] = schedule_adherence.beside(
+                by_name[f"gaze, {convention}"], alone, reading, seed
+            )
     return {
         "judge": run.judge.name,
         "segment": run.settings.segment,
@@ -105,7 +109,7 @@ def sum_up(run: Run) -> dict[str, Any]:
     }
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: DynamicResults) -> Chapter:
     return report(results, NUMBER, NAME, TITLE)
 
 
@@ -134,9 +138,9 @@ def _schedules(run: Run, orders: str) -> dict[str, Order]:
 
 
 def _drawn(
-    run: Run, by_name: dict[str, list[ScheduledNarration]], which: tuple[str, str], made_with: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """The drawn controls of one kind and convention, beside the gaze heads."""
+    run: Run, by_name: dict[str, list[ScheduledNarration]], which: tuple[str, str], made_with: dict[str, Provenance]
+) -> DrawnCondition:
+    """Returns the drawn controls of one kind and convention, beside the gaze heads."""
     kind, convention = which
     names = [f"{kind} {draw}, {convention}" for draw in range(run.settings.draws)]
     gaze, draws = by_name[f"gaze, {convention}"], [by_name[name] for name in names]
@@ -144,7 +148,7 @@ def _drawn(
     return {
         **made_with[names[0]],
         "readings": {
-            name: schedule_adherence.among(gaze, draws, name, run.settings.seed) for name in combined[0].panels
+            name: schedule_adherence.among_draws(gaze, draws, name, run.settings.seed) for name in combined[0].panels
         },
         "outcomes": {name: schedule_adherence.counted(combined, name) for name in combined[0].panels},
     }
@@ -154,14 +158,14 @@ def _pairs(run: Run, name: str, panels: int) -> list[tuple[int, int]]:
     return schedules.switch_pairs(run.settings.seed, name, panels, panels)
 
 
-def _moved(run: Run) -> dict[str, Any]:
-    """What became of answers whose target moved, with the gaze heads and with random ones."""
+def _moved(run: Run) -> dict[str, MovedRow]:
+    """Returns what became of answers whose target moved, with the gaze heads and with random ones."""
     strips = {strip.name: strip for strip in run.pictures("evaluation")}
     rows = run.answers(MOVED)
     return {kind: _moved_kind(run, [row for row in rows if row["kind"] == kind], strips) for kind in ("gaze", "random")}
 
 
-def _moved_kind(run: Run, rows: Sequence[Row], strips: dict[str, Any]) -> dict[str, Any]:
+def _moved_kind(run: Run, rows: Sequence[Row], strips: Mapping[str, Picture]) -> MovedRow:
     pairs = {name: _pairs(run, name, len(strip)) for name, strip in strips.items()}
     number = {name: place for place, name in enumerate(strips)}
     seen: dict[tuple[str, str], int] = {}
@@ -173,14 +177,14 @@ def _moved_kind(run: Run, rows: Sequence[Row], strips: dict[str, Any]) -> dict[s
         if compared.words:  # captions that end alike tell nothing
             found.append(compared)
             strip.append(number[row["strip"]])
-    numbers = {
-        "words_new": [one.new / one.words for one in found],
-        "words_old": [one.old / one.words for one in found],
-        "soon": [one.soon for one in found],
-        "whole": [one.whole for one in found],
+
+    def mean(values: Sequence[float]) -> Share:
+        return shared(average(np.array(values, float), np.array(strip), run.settings.seed))
+
+    return {
+        **provenance({**rows[0], "judge": "none"}),
+        "words_new": mean([one.new / one.words for one in found]),
+        "words_old": mean([one.old / one.words for one in found]),
+        "soon": mean([float(one.soon) for one in found]),
+        "whole": mean([float(one.whole) for one in found]),
     }
-    means = {
-        name: schedule_adherence.shared(average(np.array(values, float), np.array(strip), run.settings.seed))
-        for name, values in numbers.items()
-    }
-    return {**provenance({**rows[0], "judge": "none"}), **means}

@@ -3,15 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from experiments.run.records import Records, Row
 from experiments.run.run import Run
+from experiments.run.summaries import (
+    Among,
+    CorrelationRow,
+    EstimateRow,
+    OutcomeCounts,
+    Share,
+    among,
+    correlation_row,
+    estimate_row,
+    shared,
+)
 from gaze.judges.outcomes import count, is_junk, outcome
-from gaze.statistics import Estimate, accuracy, against_controls, average, correlation, difference, follows
+from gaze.statistics import accuracy, average, correlation, difference, follows
 from gaze.steering import schedules
 from gaze.steering.schedules import CONVENTIONS, CutNarration, Order
 from gaze.text_spans import token_ends
@@ -41,6 +53,59 @@ class ScheduledNarration:
     panels: dict[str, list[int | None]]
     visited: list[int] | None
     latency: list[int | None]
+
+
+class SegmentRow(Share):
+    """The segments of one number, from 1."""
+
+    segment: int
+
+
+class ScheduledRow(Share):
+    """The segments that are to be about one panel, from 1."""
+
+    panel: int
+
+
+class Reading(Share):
+    """Segments that describe their panel, as one of `READINGS` has them; `grid` is by segment and scheduled panel."""
+
+    per_segment: list[SegmentRow]
+    per_panel: list[ScheduledRow]
+    grid: list[list[float | None]]
+    rho: CorrelationRow
+    outcomes: OutcomeCounts
+    beyond_unsteered: NotRequired[EstimateRow]
+
+
+class Blind(Share):
+    """Places of the schedule that a reader who does not know it finds; `visits` is the mean number of panels told."""
+
+    rho: CorrelationRow
+    visits: float
+
+
+class Latency(TypedDict):
+    """Tokens from each switch to the text's turn, None where it does not turn, and how often it does."""
+
+    turned: Share
+    median: float | None
+    mean: float | None
+    values: list[int | None]
+
+
+class Adherence(TypedDict):
+    """The numbers of one condition."""
+
+    readings: dict[str, Reading]
+    blind: NotRequired[Blind]
+    latency: NotRequired[Latency]
+
+
+class DrawnReading(Among):
+    """The gaze heads among draws of controls, and each draw's rank correlation."""
+
+    rho: list[CorrelationRow]
 
 
 def verbatim(run: Run) -> bool:
@@ -95,15 +160,15 @@ def read(
     return found
 
 
-def summed(some: Sequence[ScheduledNarration], seed: int) -> dict[str, Any]:
-    """The numbers of one condition, whose narrations are about different strips."""
+def summed(some: Sequence[ScheduledNarration], seed: int) -> Adherence:
+    """Returns the numbers of one condition, whose narrations are about different strips."""
     strip = np.arange(len(some))
-    numbers: dict[str, Any] = {"readings": {name: _reading(some, name, seed) for name in some[0].panels}}
+    numbers: Adherence = {"readings": {name: _reading(some, name, seed) for name in some[0].panels}}
     if all(one.visited is not None for one in some):
         matches = [schedules.blind_match(one.order, one.visited or []) for one in some]
         numbers["blind"] = {
             **shared(average(np.array([match for match, _ in matches]), strip, seed)),
-            "rho": asdict(correlation([rho for _, rho in matches], strip, seed)),
+            "rho": correlation_row(correlation([rho for _, rho in matches], strip, seed)),
             "visits": float(np.mean([len(one.visited or []) for one in some])),
         }
     if some[0].latency:
@@ -113,29 +178,29 @@ def summed(some: Sequence[ScheduledNarration], seed: int) -> dict[str, Any]:
 
 def beside(
     gaze: Sequence[ScheduledNarration], other: Sequence[ScheduledNarration], name: str, seed: int
-) -> dict[str, Any]:
-    """How much more often the gaze heads' segments describe their panel, on the same strips."""
+) -> EstimateRow:
+    """Returns how much more often the gaze heads' segments describe their panel, on the same strips."""
     hits, others = hit(gaze, name), hit(other, name)
-    return asdict(difference(hits.ravel(), _strips(hits), others.ravel(), _strips(others), seed))
+    return estimate_row(difference(hits.ravel(), _strips(hits), others.ravel(), _strips(others), seed))
 
 
-def among(
+def among_draws(
     gaze: Sequence[ScheduledNarration], draws: Sequence[Sequence[ScheduledNarration]], name: str, seed: int
-) -> dict[str, Any]:
-    """The gaze heads among draws of controls, segment by segment, and each draw's rank correlation."""
+) -> DrawnReading:
+    """Returns where the gaze heads stand among draws of controls, segment by segment, and each draw's rank correlation."""
     hits = hit(gaze, name)
-    found = against_controls(hits.ravel(), np.stack([hit(one, name).ravel() for one in draws]), _strips(hits), seed)
-    return {**asdict(found), "rho": [_correlated(one, name, seed) for one in draws]}
+    found = among(hits.ravel(), [hit(one, name).ravel() for one in draws], _strips(hits), seed)
+    return {**found, "rho": [_correlated(one, name, seed) for one in draws]}
 
 
-def counted(some: Sequence[ScheduledNarration], name: str) -> dict[str, int]:
-    """What became of the segments; see `gaze.judges.outcomes.Counts`."""
+def counted(some: Sequence[ScheduledNarration], name: str) -> OutcomeCounts:
+    """Returns what became of the segments; see `gaze.judges.outcomes.Counts`."""
     outcomes = [
         outcome(text, panel, int(target))
         for one in some
         for text, panel, target in zip(one.texts[name], one.panels[name], one.order, strict=True)
     ]
-    return asdict(count(outcomes))
+    return cast(OutcomeCounts, asdict(count(outcomes)))
 
 
 def hit(some: Sequence[ScheduledNarration], name: str) -> Bool[np.ndarray, "strip segment"]:
@@ -145,12 +210,7 @@ def hit(some: Sequence[ScheduledNarration], name: str) -> Bool[np.ndarray, "stri
     )
 
 
-def shared(found: Estimate) -> dict[str, Any]:
-    """A share as all results have it."""
-    return {"accuracy": found.value, "interval": [found.low, found.high], "n": found.answers, "strips": found.strips}
-
-
-def _ends_file(run: Run, name: str) -> Any:
+def _ends_file(run: Run, name: str) -> Path:
     return run.place(name) / "ends.jsonl"
 
 
@@ -193,7 +253,7 @@ def _latencies(
     return found
 
 
-def _reading(some: Sequence[ScheduledNarration], name: str, seed: int) -> dict[str, Any]:
+def _reading(some: Sequence[ScheduledNarration], name: str, seed: int) -> Reading:
     hits = hit(some, name)
     wanted, strips = np.stack([one.order for one in some]), _strips(hits)
     segment = np.broadcast_to(np.arange(hits.shape[1]), hits.shape)
@@ -214,10 +274,10 @@ def _reading(some: Sequence[ScheduledNarration], name: str, seed: int) -> dict[s
     }
 
 
-def _correlated(some: Sequence[ScheduledNarration], name: str, seed: int) -> dict[str, Any]:
-    """Rank correlation of what segments describe with the schedule, strip by strip."""
+def _correlated(some: Sequence[ScheduledNarration], name: str, seed: int) -> CorrelationRow:
+    """Returns the rank correlation of what segments describe with the schedule, strip by strip."""
     values = [follows(one.order, schedules.numbers(one.panels[name])) for one in some]
-    return asdict(correlation(values, np.arange(len(some)), seed))
+    return correlation_row(correlation(values, np.arange(len(some)), seed))
 
 
 def _grid(
@@ -231,8 +291,8 @@ def _grid(
     return cells
 
 
-def _turning(some: Sequence[ScheduledNarration], seed: int) -> dict[str, Any]:
-    """How soon, and whether, the text turns to the new panel."""
+def _turning(some: Sequence[ScheduledNarration], seed: int) -> Latency:
+    """Returns how soon, and whether, the text turns to the new panel."""
     values = [value for one in some for value in one.latency]
     strips = np.repeat(np.arange(len(some)), [len(one.latency) for one in some])
     turned = np.array([value is not None for value in values])

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from experiments.run.records import Row as Record
 from gaze.judges.outcomes import count, outcome, same_by_code
-from gaze.statistics import UNATTRIBUTABLE, Estimate, accuracy, against_controls, panel_accuracy
+from gaze.statistics import UNATTRIBUTABLE, Correlation, Estimate, accuracy, against_controls, panel_accuracy
 
 T = TypeVar("T")
 N = TypeVar("N")
@@ -60,6 +60,18 @@ class EstimateRow(TypedDict):
     low: float
     high: float
     answers: int
+    strips: int
+
+
+class CorrelationRow(TypedDict):
+    """A `gaze.statistics.Correlation`."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    zero_filled: float | None
+    defined: int
+    undefined: int
     strips: int
 
 
@@ -232,6 +244,10 @@ def shared(found: Estimate) -> Share:
 def estimate_row(found: Estimate) -> EstimateRow:
     """Returns an estimate of anything but a share."""
     return cast(EstimateRow, asdict(found))
+
+
+def correlation_row(found: Correlation) -> CorrelationRow:
+    return cast(CorrelationRow, asdict(found))
 
 
 def least_sufficient(curve: Iterable[tuple[float, Counted]]) -> float | None:

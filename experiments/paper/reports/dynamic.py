@@ -1,13 +1,21 @@
 """How experiment 6 is told: its figures, tables and sentences."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from experiments.paper.reports.dynamic_tables import STEPS, Found, rho, tables, title_of
-from experiments.paper.schedule_adherence import READINGS
-from experiments.run.formatting import line, measure, percent, share
+from experiments.paper.reports.dynamic_tables import (
+    STEPS,
+    DynamicResults,
+    MovedRow,
+    ScheduledCondition,
+    rho,
+    tables,
+    title_of,
+)
+from experiments.paper.schedule_adherence import READINGS, Latency, Reading
+from experiments.run.formatting import drawn, line, measure, percent, share
+from experiments.run.summaries import Among, CorrelationRow, Share
 from gaze.report.html import Chapter, Compared, Plot
 from gaze.report.plots import Line, Measure, Role, columns, conditions
 from gaze.report.plots_time import grid, switch_latency
@@ -21,7 +29,7 @@ STORY = (
 )
 
 
-def report(results: dict[str, Any], number: int, name: str, title: str) -> Chapter:
+def report(results: DynamicResults, number: int, name: str, title: str) -> Chapter:
     """The chapter; every number in it stands in the results."""
     found = results["conditions"]
     return Chapter(
@@ -37,7 +45,7 @@ def report(results: dict[str, Any], number: int, name: str, title: str) -> Chapt
     )
 
 
-def _findings(results: dict[str, Any]) -> list[str]:
+def _findings(results: DynamicResults) -> list[str]:
     found, random = results["conditions"], results["drawn"]["random, first token"]["readings"]["segment"]
     gaze, alone = found["gaze, first token"], found["unsteered"]["readings"]["segment"]
     strict = gaze["readings"]["segment"]
@@ -50,8 +58,8 @@ def _findings(results: dict[str, Any]) -> list[str]:
         "schedules in "
         f"{percent(alone['accuracy'])} (ρ = {rho(alone['rho'])}), {100 * ahead['value']:.1f} points less "
         f"({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}).",
-        f"Random heads of the same layers reach {percent(random['mean']['value'])} over {len(random['accuracies'])} draws "
-        f"({percent(random['lowest'])} to {percent(random['highest'])}), all heads {percent(everything['accuracy'])}.",
+        f"Random heads of the same layers reach {drawn(random)} over {len(random['accuracies'])} draws, all heads "
+        f"{percent(everything['accuracy'])}.",
         f"A reader who does not know the schedule finds the panels in its order in {share(gaze['blind'])} of places "
         f"(ρ = {rho(gaze['blind']['rho'])}).",
         _late(found["gaze, official"]["readings"], "words" if results["verbatim"] else "sentence"),
@@ -59,7 +67,7 @@ def _findings(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _late(official: Found, soft: str) -> str:
+def _late(official: Mapping[str, Reading], soft: str) -> str:
     """What the released script's steps do."""
     strict, other = official["segment"], official[soft]
     return (
@@ -70,7 +78,7 @@ def _late(official: Found, soft: str) -> str:
     )
 
 
-def _turning(latency: Found) -> str:
+def _turning(latency: Latency) -> str:
     turned = latency["turned"]
     if latency["median"] is None:
         return f"The text never turns to the new panel after any of {turned['n']} switches."
@@ -83,19 +91,19 @@ def _turning(latency: Found) -> str:
     )
 
 
-def _moved_findings(moved: Found | None) -> list[str]:
+def _moved_findings(moved: Mapping[str, MovedRow] | None) -> list[str]:
     if moved is None:
         return []
     gaze, random = moved["gaze"], moved["random"]
-    others = [percent(random[name]["accuracy"]) for name in ("words_new", "words_old")]
+    others = [percent(one["accuracy"]) for one in (random["words_new"], random["words_old"])]
     return [
-        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words behind it, where the "
+        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words after it, where the "
         f"captions differ, are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and "
         f"{others[1]}); one of the first three is the new panel's in {share(gaze['soon'])} of {gaze['soon']['n']} answers."
     ]
 
 
-def _plots(results: dict[str, Any]) -> list[Plot]:
+def _plots(results: DynamicResults) -> list[Plot]:
     found = results["conditions"]
     gaze = {f"gaze, {steps}": found[f"gaze, {steps}"] for steps in STEPS}
     strict = found["gaze, first token"]["readings"]["segment"]
@@ -127,15 +135,15 @@ def _plots(results: dict[str, Any]) -> list[Plot]:
     ]
 
 
-def _measures(results: dict[str, Any], gaze: Sequence[str]) -> list[Measure]:
+def _measures(results: DynamicResults, gaze: Sequence[str]) -> list[Measure]:
     """Gaze heads, then controls one draw by one, then what is no choice of heads."""
-    strict = {name: one["readings"]["segment"] for name, one in results["conditions"].items()}
-    drawn = {name: _as_found(one["readings"]["segment"]) for name, one in results["drawn"].items()}
-    order = [*gaze, *drawn, "code, first token", "all, first token", "unsteered"]
-    return [measure(title_of(name), _role(name), {**strict, **drawn}[name]) for name in order]
+    shares: dict[str, Share] = {name: one["readings"]["segment"] for name, one in results["conditions"].items()}
+    draws = {name: _of_draws(one["readings"]["segment"]) for name, one in results["drawn"].items()}
+    order = [*gaze, *draws, "code, first token", "all, first token", "unsteered"]
+    return [measure(title_of(name), _role(name), {**shares, **draws}[name]) for name in order]
 
 
-def _by_segment(found: Mapping[str, Found]) -> list[Line]:
+def _by_segment(found: Mapping[str, ScheduledCondition]) -> list[Line]:
     rows = {name: found[name]["readings"]["segment"]["per_segment"] for name in ("gaze, first token", "unsteered")}
     return [line(title_of(name), _role(name), range(len(some)), some) for name, some in rows.items()]
 
@@ -145,13 +153,19 @@ def _role(name: str) -> Role:
     return roles.get(name.partition(", ")[0], "random")
 
 
-def _as_found(among: Found) -> dict[str, Any]:
-    """A distribution over draws as a measured share."""
+def _of_draws(among: Among) -> Share:
+    """Returns a distribution over draws as a share."""
     mean = among["mean"]
-    return {"accuracy": mean["value"], "interval": [mean["low"], mean["high"]], "against": among}
+    return {
+        "accuracy": mean["value"],
+        "interval": [mean["low"], mean["high"]],
+        "n": mean["answers"],
+        "strips": mean["strips"],
+        "against": among,
+    }
 
 
-def _compared(found: Mapping[str, Found]) -> list[Compared]:
+def _compared(found: Mapping[str, ScheduledCondition]) -> list[Compared]:
     official, ours = found["gaze, official"], found["gaze, first token"]
     return [
         Compared(
@@ -169,11 +183,13 @@ def _compared(found: Mapping[str, Found]) -> list[Compared]:
     ]
 
 
-def _both(official: Found, ours: Found, pick: Any) -> str:
+def _both(
+    official: ScheduledCondition, ours: ScheduledCondition, pick: Callable[[ScheduledCondition], CorrelationRow]
+) -> str:
     return f"{rho(pick(official))} (script's steps); {rho(pick(ours))} (first token too)"
 
 
-def _caveats(results: dict[str, Any]) -> list[str]:
+def _caveats(results: DynamicResults) -> list[str]:
     found = results["conditions"]
     strict = found["gaze, first token"]["readings"]["segment"]
     worst = min(strict["per_segment"], key=lambda row: row["accuracy"])

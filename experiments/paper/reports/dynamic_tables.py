@@ -1,12 +1,14 @@
 """The tables of experiment 6, and what its conditions are called."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypedDict
 
 import numpy as np
 
-from experiments.paper.schedule_adherence import READINGS
-from experiments.run.formatting import percent, share, source
+from experiments.paper.schedule_adherence import READINGS, Adherence, DrawnReading
+from experiments.run.formatting import drawn as drawn_share
+from experiments.run.formatting import share, source
+from experiments.run.summaries import CorrelationRow, OutcomeCounts, Provenance, Share
 from gaze.report.html import Cell, Table
 
 STEPS = {
@@ -18,12 +20,47 @@ STEPS = {
 """What is steered: decoded tokens, each segment a token late; the same and every row of the prompt; and in time, from the row on
 that predicts the first token, or every row."""
 
-Found = Mapping[str, Any]
 OUTCOMES = ("hit", "wrong", "unattributable", "empty", "junk")
+COUNTING = (
+    "The paper's script compares no segment with the unsteered narration: its counting and this one are the same here."
+)
+
+
+class ScheduledCondition(Provenance, Adherence):
+    """The numbers of one condition."""
+
+
+class DrawnCondition(Provenance):
+    """The numbers of a control that is drawn many times, by reading."""
+
+    readings: dict[str, DrawnReading]
+    outcomes: dict[str, OutcomeCounts]
+
+
+class MovedRow(Provenance):
+    """Answers whose target moved: shares of the words after it that are either caption's, and of the answers that turn."""
+
+    words_new: Share
+    words_old: Share
+    soon: Share
+    whole: Share
+
+
+class DynamicResults(TypedDict):
+    """What `e6_dynamic.sum_up` returns; `moved` is None where words cannot be compared."""
+
+    judge: str
+    segment: int
+    verbatim: bool
+    conditions: dict[str, ScheduledCondition]
+    drawn: dict[str, DrawnCondition]
+    moved: dict[str, MovedRow] | None
+    skipped_lines: int
+    failed_verdicts: int
 
 
 def title_of(name: str) -> str:
-    """A condition's name for people: which heads, and which steps are steered."""
+    """Returns a condition's name for people: which heads, and which steps are steered."""
     heads, _, rest = name.partition(", ")
     steps, _, more = rest.partition(", ")
     words = {
@@ -37,14 +74,14 @@ def title_of(name: str) -> str:
     return ", ".join([words[heads], *([STEPS[steps]] if steps else []), *([more] if more else [])])
 
 
-def rho(one: Found) -> str:
-    """A mean rank correlation with its interval, and in how many strips there is none."""
+def rho(one: CorrelationRow) -> str:
+    """Returns a mean rank correlation with its interval, and in how many strips there is none."""
     lost = f"; none in {one['undefined']} of {one['defined'] + one['undefined']}" if one["undefined"] else ""
     return f"–{lost}" if one["value"] is None else f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f}{lost})"
 
 
-def tables(results: dict[str, Any]) -> list[Table]:
-    """All of them; every number stands in the results."""
+def tables(results: DynamicResults) -> list[Table]:
+    """Returns all of them; every number stands in the results."""
     found, drawn = results["conditions"], results["drawn"]
     return [
         _followed(found, drawn),
@@ -58,18 +95,22 @@ def tables(results: dict[str, Any]) -> list[Table]:
             "What became of the segments, as they are cut",
             ("condition", "segments", *OUTCOMES),
             [[title_of(name), *_outcomes(counted)] for name, counted in _counted(found, drawn)],
+            COUNTING,
         ),
         _by_place(found, "segment", "Per segment"),
         _by_place(found, "panel", "Per scheduled panel"),
         Table(
             "Made with",
             ("condition", "made with"),
-            [[title_of(name), source(one)] for name, one in {**found, **drawn}.items()],
+            [
+                *([title_of(name), source(one)] for name, one in found.items()),
+                *([title_of(name), source(one)] for name, one in drawn.items()),
+            ],
         ),
     ]
 
 
-def _followed(found: Mapping[str, Found], drawn: Mapping[str, Found]) -> Table:
+def _followed(found: Mapping[str, ScheduledCondition], drawn: Mapping[str, DrawnCondition]) -> Table:
     readings = [*found["gaze, official"]["readings"]]
     return Table(
         "Segments that describe their panel",
@@ -80,34 +121,43 @@ def _followed(found: Mapping[str, Found], drawn: Mapping[str, Found]) -> Table:
         ],
         "; ".join(f"{reading}: {READINGS[reading]}" for reading in readings)
         + ". ρ: Spearman correlation with the schedule, mean over strips in which at least three segments describe a panel. "
-        "Of draws: mean and range.",
+        f"Of draws: mean and range. {COUNTING}",
     )
 
 
-def _by_place(found: Mapping[str, Found], place: str, title: str) -> Table:
-    by = f"per_{place}"
-    places = found["unsteered"]["readings"]["segment"][by]
+def _by_place(found: Mapping[str, ScheduledCondition], place: Literal["segment", "panel"], title: str) -> Table:
+    read = {name: one["readings"]["segment"] for name, one in found.items()}
+    rows: dict[str, Sequence[Share]] = {
+        name: one["per_segment"] if place == "segment" else one["per_panel"] for name, one in read.items()
+    }
+    columns = (
+        [row["segment"] for row in read["unsteered"]["per_segment"]]
+        if place == "segment"
+        else [row["panel"] for row in read["unsteered"]["per_panel"]]
+    )
     return Table(
         title,
-        ("condition", *(f"{place} {row[place]}" for row in places)),
-        [[title_of(name), *map(share, one["readings"]["segment"][by])] for name, one in found.items()],
+        ("condition", *(f"{place} {number}" for number in columns)),
+        [[title_of(name), *map(share, some)] for name, some in rows.items()],
     )
 
 
-def _counted(found: Mapping[str, Found], drawn: Mapping[str, Found]) -> Iterator[tuple[str, Found]]:
+def _counted(
+    found: Mapping[str, ScheduledCondition], drawn: Mapping[str, DrawnCondition]
+) -> Iterator[tuple[str, OutcomeCounts]]:
     yield from ((name, one["readings"]["segment"]["outcomes"]) for name, one in found.items())
     yield from ((name, one["outcomes"]["segment"]) for name, one in drawn.items())
 
 
-def _outcomes(counted: Found) -> list[int]:
-    return [counted["answers"], *(counted[name] for name in OUTCOMES)]
+def _outcomes(counted: OutcomeCounts) -> list[int]:
+    return [counted[name] for name in ("answers", "hit", "wrong", "unattributable", "empty", "junk")]
 
 
-def _cells(one: Found, readings: list[str]) -> list[str]:
+def _cells(one: ScheduledCondition, readings: list[str]) -> list[str]:
     return [cell for name in readings for cell in (share(one["readings"][name]), rho(one["readings"][name]["rho"]))]
 
 
-def _drawn_cells(one: Found, readings: list[str]) -> list[str]:
+def _drawn_cells(one: DrawnCondition, readings: list[str]) -> list[str]:
     cells = []
     for name in readings:
         if name not in one["readings"]:
@@ -115,12 +165,12 @@ def _drawn_cells(one: Found, readings: list[str]) -> list[str]:
             continue
         among = one["readings"][name]
         values = [draw["value"] for draw in among["rho"] if draw["value"] is not None]
-        cells.append(f"{percent(among['mean']['value'])} ({percent(among['lowest'])} to {percent(among['highest'])})")
+        cells.append(drawn_share(among))
         cells.append(f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" if values else "–")
     return cells
 
 
-def _blind_cells(one: Found) -> list[Cell]:
+def _blind_cells(one: ScheduledCondition) -> list[Cell]:
     blind, latency = one["blind"], one["latency"]
-    soon = ["–" if latency[name] is None else f"{latency[name]:.1f}" for name in ("median", "mean")]
+    soon = ["–" if value is None else f"{value:.1f}" for value in (latency["median"], latency["mean"])]
     return [share(blind), rho(blind["rho"]), blind["visits"], share(latency["turned"]), *soon]

@@ -22,7 +22,7 @@ from experiments.run.formatting import (
 )
 from experiments.run.summaries import Among, Counted, EstimateRow, OutcomeCounts, Provenance
 from gaze.report import plots
-from gaze.report.html import Chapter, Compared, Plot, Table
+from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 
 Group = Literal["by_size", "by_tokens"]
 NAMES_IT = "answers that name the object"
@@ -203,11 +203,11 @@ def _by_paper(one: NaturalRow, size: str) -> float:
 
 def _conditions(results: NaturalResults) -> Table:
     found, labels = results["conditions"], _labels(results["conditions"])
-    rows = []
+    rows: list[list[Cell]] = []
     for kind in KINDS:
         one = found[kind]
         became = [*outcomes(one["outcomes"])[: len(OUTCOMES)]]
-        numbers = [*on_target(one), one["n"], percent(one["exact"])]
+        numbers: list[Cell] = [*on_target(one), one["n"], percent(one["exact"])]
         rows.append([labels[kind], *numbers, *became, source(one)])
     left = ", ".join(f"{name} {count}" for name, count in results["left_out"].items())
     columns = ("heads", *ON_TARGET, "answers", "its name and no more", *OUTCOMES, "made with")

@@ -1,11 +1,12 @@
 """How experiment 3 is told: its figures, tables and sentences."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 
-from experiments.run.formatting import percent, share, source
+from experiments.run.formatting import drawn, percent, share, source
+from experiments.run.summaries import Among, CorrelationRow, Provenance, Share
 from gaze.report.html import Chapter, Compared, Plot, Table
 from gaze.report.plots_time import Stairs, staircase
 
@@ -14,13 +15,73 @@ STORY = (
     "Heads that "
     "look at what is being told draw a staircase: panel 1 during the first line, panel 2 during the second, and so on."
 )
-WEIGHTS = {"mass": "attention", "value_mass": "by value"}
+Weight = Literal["mass", "value_mass"]
+WEIGHTS: dict[Weight, str] = {"mass": "attention", "value_mass": "by value"}
 """Attention as it is, and weighted by the norm of what is attended to."""
 
-Found = Mapping[str, Any]
+
+class Looking(TypedDict):
+    """Where the gaze heads, then each draw of controls, look during the lines of a narration."""
+
+    own_panel: Share
+    against: Among
+    with_panel: list[CorrelationRow]
+    with_time: list[CorrelationRow]
+    stairs: list[list[float]]
+    control_stairs: list[list[float]]
 
 
-def report(found: Mapping[str, Found], generation: Found, head: tuple[int, str, str], plots: Sequence[Plot]) -> Chapter:
+class NarrationRow(Provenance):
+    """One way of narrating; `order` counts panels from 1."""
+
+    order: list[int]
+    strips: int
+    lines: int
+    lines_found: int
+    lines_right: Share
+    mass: Looking
+    value_mass: Looking
+
+
+class MeanScores(TypedDict):
+    """Mean score of the gaze heads and of the others."""
+
+    gaze: float
+    others: float
+
+
+class GenerationScores(TypedDict):
+    """A score while narrating and in discovery (None if it has none there), and how many of the best k heads are shared."""
+
+    narrating: MeanScores
+    asked: MeanScores | None
+    shared: int
+    k: int
+
+
+class Generation(TypedDict):
+    """The scores while narrating, over the strips whose narration has every line."""
+
+    strips: int
+    incomplete: int
+    scores: dict[str, GenerationScores]
+
+
+class TrajectoryResults(TypedDict):
+    """What `e3_trajectories.sum_up` returns."""
+
+    judge: str
+    heads: list[list[int]]
+    draws: int
+    narrations: dict[str, NarrationRow]
+    generation: Generation
+    skipped_lines: int
+    failed_verdicts: int
+
+
+def report(
+    found: Mapping[str, NarrationRow], generation: Generation, head: tuple[int, str, str], plots: Sequence[Plot]
+) -> Chapter:
     """The chapter; every number in it stands in the results.
 
     Args:
@@ -53,7 +114,7 @@ def report(found: Mapping[str, Found], generation: Found, head: tuple[int, str, 
     )
 
 
-def staircases(found: Mapping[str, Found], bins: int) -> list[Plot]:
+def staircases(found: Mapping[str, NarrationRow], bins: int) -> list[Plot]:
     """Heat maps of every narration, with attention as it is and by value.
 
     Args:
@@ -76,7 +137,7 @@ def staircases(found: Mapping[str, Found], bins: int) -> list[Plot]:
     ]
 
 
-def rho(one: Found) -> str:
+def rho(one: CorrelationRow) -> str:
     """A mean rank correlation with its interval, and in how many strips there is none."""
     lost = f"undefined in {one['undefined']} of {one['defined'] + one['undefined']} strips"
     if one["value"] is None:
@@ -85,50 +146,48 @@ def rho(one: Found) -> str:
     return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f}{more})"
 
 
-def _maps(found: Mapping[str, Found], weight: str, bins: int) -> list[Stairs]:
+def _maps(found: Mapping[str, NarrationRow], weight: Weight, bins: int) -> list[Stairs]:
     return [
-        Stairs(f"{heads}, {name}", np.array(one[weight][stairs], np.float64), np.repeat(one["order"], bins) - 1)
+        Stairs(f"{heads}, {name}", np.array(stairs, np.float64), np.repeat(one["order"], bins) - 1)
         for name, one in found.items()
-        for heads, stairs in (("gaze heads", "stairs"), ("random heads", "control_stairs"))
+        for heads, stairs in (
+            ("gaze heads", one[weight]["stairs"]),
+            ("random heads", one[weight]["control_stairs"]),
+        )
     ]
 
 
-def _staircase(when: str, looked: Found) -> str:
+def _staircase(when: str, looked: Looking) -> str:
     against = looked["against"]
-    drawn = [draw["value"] for draw in looked["with_panel"][1:] if draw["value"] is not None]
-    draws = f"{min(drawn):.2f} to {max(drawn):.2f}" if drawn else "undefined"
+    values = [draw["value"] for draw in looked["with_panel"][1:] if draw["value"] is not None]
+    draws = f"{min(values):.2f} to {max(values):.2f}" if values else "undefined"
     return (
         f"{when}, the gaze heads look most at the panel of the line in {share(looked['own_panel'])} of "
-        f"{looked['own_panel']['n']} lines, random heads of the same layers in {_drawn(against)} over "
+        f"{looked['own_panel']['n']} lines, random heads of the same layers in {drawn(against)} over "
         f"{len(against['accuracies'])} draws. The rank correlation of the panel looked at with the panel of the line is "
         f"{rho(looked['with_panel'][0])}, that of the draws {draws}."
     )
 
 
-def _drawn(against: Found) -> str:
-    return f"{percent(against['mean']['value'])} ({percent(against['lowest'])} to {percent(against['highest'])})"
-
-
-def _again(generation: Found) -> list[str]:
+def _again(generation: Generation) -> list[str]:
     if not generation["scores"]:
         return []
     gaze = generation["scores"]["gaze"]
-    asked, told = gaze["asked"]["gaze"], gaze["narrating"]["gaze"]
+    narrating, asked = gaze["narrating"]["gaze"], gaze["asked"]
+    compared = f", {narrating / asked['gaze']:.2f} times that of discovery ({asked['gaze']:.3f})" if asked else ""
     return [
         f"Scored while narrating, with lines in place of questions, {gaze['shared']} of the {gaze['k']} gaze heads are "
-        "again "
-        f"among the best {gaze['k']}; their mean score is {told:.3f}, {told / asked:.2f} times that of discovery "
-        f"({asked:.3f})."
+        f"again among the best {gaze['k']}; their mean score is {narrating:.3f}{compared}."
     ]
 
 
-def _looking(found: Mapping[str, Found]) -> Table:
+def _looking(found: Mapping[str, NarrationRow]) -> Table:
     rows = [
         [
             name,
             label,
             share(one[weight]["own_panel"]),
-            _drawn(one[weight]["against"]),
+            drawn(one[weight]["against"]),
             rho(one[weight]["with_panel"][0]),
             rho(one[weight]["with_time"][0]),
             f"{one['lines_found']} of {one['lines']}",
@@ -146,13 +205,14 @@ def _looking(found: Mapping[str, Found]) -> Table:
     )
 
 
-def _scores(generation: Found) -> Table:
+def _scores(generation: Generation) -> Table:
     rows: list[list[str | float]] = []
+    nowhere: MeanScores = {"gaze": np.nan, "others": np.nan}
     for name, one in generation["scores"].items():
-        told, asked = one["narrating"], one["asked"] or {"gaze": np.nan, "others": np.nan}
-        ratio = (told["gaze"] - told["others"]) / (asked["gaze"] - asked["others"])
+        narrating, asked = one["narrating"], one["asked"] or nowhere
+        ratio = (narrating["gaze"] - narrating["others"]) / (asked["gaze"] - asked["others"])
         shared = f"{one['shared']} of {one['k']}"
-        rows.append([name, told["gaze"], told["others"], asked["gaze"], asked["others"], ratio, shared])
+        rows.append([name, narrating["gaze"], narrating["others"], asked["gaze"], asked["others"], ratio, shared])
     columns = ("score", "gaze heads, narrating", "others", "gaze heads, asked", "others, asked")
     return Table(
         "Scores while narrating and in discovery",
@@ -164,11 +224,11 @@ def _scores(generation: Found) -> Table:
     )
 
 
-def _made_with(found: Mapping[str, Found]) -> Table:
+def _made_with(found: Mapping[str, NarrationRow]) -> Table:
     return Table("What was asked", ("narration", "made with"), [[name, source(one)] for name, one in found.items()])
 
 
-def _caveats(found: Mapping[str, Found], generation: Found) -> list[str]:
+def _caveats(found: Mapping[str, NarrationRow], generation: Generation) -> list[str]:
     unwritten = {name: one["lines"] - one["lines_found"] for name, one in found.items()}
     lost = [f"{count} of {found[name]['lines']} {name}" for name, count in unwritten.items() if count]
     left_out = f"Lines that were never written cannot be watched and are left out of the staircase: {'; '.join(lost)}."

@@ -1,0 +1,75 @@
+"""Answers counted both ways, and the least strength that is enough, on records made up by hand."""
+
+import pytest
+
+from experiments.run import summaries
+from experiments.run.formatting import both, on_target
+
+SAID = [f"a {thing} here" for thing in ("dog", "cat", "cow", "owl", "fox", "bee")]
+STRIPS, PANELS = 6, len(SAID)
+
+
+def row(strip, target, panel):
+    """The answer that describes a panel, both from 0."""
+    text = "nothing" if panel is None else SAID[panel]
+    place = None if panel is None else panel + 1
+    return {"strip": str(strip), "target": target + 1, "panel": place, "text": text, "strength": 1.0}
+
+
+ALONE = [{**row(strip, 0, 2), "target": None} for strip in range(STRIPS)]
+"""Left alone, the model describes the third panel."""
+
+
+def answers(says):
+    return [row(strip, target, says(strip, target)) for strip in range(STRIPS) for target in range(PANELS)]
+
+
+ALWAYS = answers(lambda strip, target: target)
+NEVER_MOVED = answers(lambda strip, target: 2)
+WRONG = answers(lambda strip, target: (target + 1) % PANELS)
+
+
+def test_an_unchanged_answer_is_a_hit_as_judged_and_a_miss_by_the_paper():
+    found = summaries.condition(ALWAYS, ALONE, 0, PANELS)
+    assert found["accuracy"] == 1
+    assert found["by_paper"]["accuracy"] == pytest.approx(5 / 6)
+    assert [panel["by_paper"]["accuracy"] for panel in found["per_panel"]] == [1, 1, 0, 1, 1, 1]
+    assert {panel["accuracy"] for panel in found["per_panel"]} == {1}
+    assert found["by_paper"]["n"] == found["n"] == STRIPS * PANELS
+    assert found["picks"] == [STRIPS] * PANELS
+    assert found["outcomes"]["same_code"] == STRIPS
+    assert on_target(found) == ["100.0%", "100.0 to 100.0", "83.3%", "83.3 to 83.3"]
+    assert both(found) == "100.0% (100.0 to 100.0), or 83.3% (83.3 to 83.3) by the paper's counting"
+
+
+def test_steering_that_does_nothing_hits_by_luck_as_judged_and_never_by_the_paper():
+    found = summaries.estimated(NEVER_MOVED, ALONE, 0)
+    assert found["accuracy"] == pytest.approx(1 / 6)
+    assert found["by_paper"]["accuracy"] == 0
+
+
+def test_draws_of_controls_are_placed_under_both_rules():
+    found = summaries.controls([NEVER_MOVED, WRONG], ALWAYS, ALONE, 0, PANELS)
+    assert found["n"] == 2 * STRIPS * PANELS
+    assert list(found["against"]["accuracies"]) == pytest.approx([1 / 6, 0])
+    assert list(found["by_paper"]["against"]["accuracies"]) == [0, 0]
+    assert (found["against"]["gaze"], found["by_paper"]["against"]["gaze"]) == (1, pytest.approx(5 / 6))
+
+
+def curve(*sets):
+    return [(float(size), summaries.estimated(records, ALONE, 0)) for size, records in enumerate(sets, start=1)]
+
+
+def test_the_least_strength_that_is_enough():
+    assert summaries.least_sufficient(curve(NEVER_MOVED, ALWAYS, ALWAYS)) == 2
+    assert summaries.least_sufficient(reversed(curve(NEVER_MOVED, WRONG, ALWAYS))) == 3
+
+
+@pytest.mark.parametrize("sets", [(NEVER_MOVED, NEVER_MOVED), (WRONG, WRONG), (ALWAYS, WRONG), ()])
+def test_no_strength_is_enough_where_the_greatest_moves_nothing(sets):
+    assert summaries.least_sufficient(curve(*sets)) is None
+
+
+def test_one_answer_that_moved_by_luck_is_no_plateau():
+    lucky = answers(lambda strip, target: 1 if (strip, target) == (0, 1) else 2)
+    assert summaries.least_sufficient(curve(NEVER_MOVED, lucky)) is None
