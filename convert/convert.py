@@ -82,6 +82,7 @@ def _convert(
 
         dtypes = source.dtypes if wanted is None else dict.fromkeys(source.dtypes, wanted)
         write(folder, replace(source, read=read, dtypes=dtypes))
+        source.check_unchanged()
         _copy_side_files(source.folder, folder, wanted)
         found = tensor_digests(open_checkpoint(folder), count)
         lost = [name for name in digests if found[name] != digests[name]]

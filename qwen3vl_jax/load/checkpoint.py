@@ -72,13 +72,13 @@ class Checkpoint:
     def check_unchanged(self) -> None:
         """Raises InputError, naming the file, if one was written, replaced or removed since the checkpoint was opened."""
         for path, stamp in self.stamps.items():
-            if not path.exists() or stamp != stamp_of(path.stat()):
+            if not os.path.exists(path) or stamp != stamp_of(path.stat()):
                 raise InputError(f"{path} was changed while it was read; start again when nobody writes it any more.")
 
 
 def stamped(paths: Iterable[Path]) -> dict[Path, Stamp]:
     """The stamps of files that are there; of others an opener will say that they are not."""
-    return {path: stamp_of(path.stat()) for path in paths if path.exists()}
+    return {path: stamp_of(path.stat()) for path in paths if os.path.exists(path)}
 
 
 def stamp_of(found: os.stat_result) -> Stamp:

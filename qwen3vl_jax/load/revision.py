@@ -58,7 +58,8 @@ def _mixed(x: Words) -> Words:
     """The last step of MurmurHash3."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    mixed: Words = x ^ (x >> 16)
+    return mixed
 
 
 def _bits(leaf: Shaped[Array, "*shape"]) -> UInt32[Array, "*shape"]:

@@ -108,3 +108,34 @@ def test_verify_without_pytorch(
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     assert command("verify", toy) == 2
     assert "verify needs PyTorch: install the test extra" in capsys.readouterr().err
+
+
+def test_verify_names_what_is_damaged(
+    command: Command, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(toy, tmp_path / "orbax")
+    command(tmp_path / "orbax", tmp_path / "hf")
+    with (tmp_path / "hf" / "model.safetensors").open("rb+") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    (tmp_path / "orbax" / "generation_config.json").write_text("{}")
+    for folder, name in (("hf", "model."), ("orbax", "generation_config.json")):
+        capsys.readouterr()
+        assert command("verify", tmp_path / folder, "--json") == 1
+        report = json.loads(capsys.readouterr().out)
+        assert (report["passed"], report["runs"]) == (False, [])
+        assert [found.startswith(name) for found in report["damaged"]] == [True]
+
+
+def test_no_secret_in_an_error(
+    command: Command, toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise ValueError("Client error: Authorization: Bearer hf_aBcDeFgHiJkLmN was refused")
+
+    monkeypatch.setenv("HF_TOKEN", "hf_aBcDeFgHiJkLmN")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    assert command("org/name", toy.parent / "dst") == 2
+    said = capsys.readouterr().err
+    assert "Bearer *** was refused" in said
+    assert "hf_" not in said

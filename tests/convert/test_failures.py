@@ -8,16 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from convert import convert as convert_module
 from convert import orbax_writer
 from convert.convert import convert, to_hf, to_orbax
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.load import open_checkpoint
+from qwen3vl_jax.load import Checkpoint, load_model, open_checkpoint
 from qwen3vl_jax.weights import Tensor
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +111,7 @@ def test_killed_conversion_leaves_no_dst_and_blocks_no_other(toy: Path, tmp_path
         open_checkpoint(left)
     convert(toy, tmp_path / "dst")
     assert open_checkpoint(tmp_path / "dst").shapes
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "dst", toy]
 
 
 @pytest.mark.parametrize("back", [False, True])
@@ -174,3 +177,88 @@ def test_memory_stays_about_one_tensor(toy: Path, large: Path, tmp_path: Path) -
         assert 0.3 < peak < 2.2, f"to {dst.name}: {peak:.2f} x the largest tensor"
     first, last = (load_file(folder / "model.safetensors") for folder in (large, tmp_path / "hf"))
     assert all(torch.equal(tensor.view(torch.int16), last[name].view(torch.int16)) for name, tensor in first.items())
+
+
+def cut_short(path: Path) -> None:
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def written_in_place(path: Path) -> None:
+    with path.open("rb+") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\1\2\3\4")
+
+
+@pytest.mark.parametrize("change", [cut_short, replaced, written_in_place, Path.unlink])
+@pytest.mark.parametrize("kind", ["model.safetensors", "config.json", "orbax"])
+def test_a_source_that_changes_meanwhile(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object], kind: str
+) -> None:
+    src, file = toy, toy / kind
+    if kind == "orbax":
+        to_orbax(toy, src := tmp_path / "orbax")
+        file = max((src / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    before, reads = sorted(tmp_path.iterdir()), 0
+
+    def opened(folder: Path) -> Checkpoint:
+        checkpoint = open_checkpoint(folder)
+
+        def read(tensor: Tensor) -> np.ndarray:
+            nonlocal reads
+            reads += 1
+            if reads == 10:
+                change(file)
+            return checkpoint.read(tensor)
+
+        return dataclasses.replace(checkpoint, read=read) if folder == src else checkpoint
+
+    monkeypatch.setattr("convert.convert.open_checkpoint", opened)
+    with pytest.raises(InputError) as caught:
+        convert(src, tmp_path / "dst")
+    assert "\n" not in str(caught.value)
+    assert file.name in str(caught.value) or kind == "orbax"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("way", [to_orbax, to_hf])
+def test_a_disk_that_does_not_keep_what_is_written(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[..., None]
+) -> None:
+    """The reading back finds it: one value differs in what was written."""
+    copy_side_files = convert_module._copy_side_files
+
+    def spoil(src: Path, folder: Path, dtype: np.dtype | None) -> None:
+        copy_side_files(src, folder, dtype)
+        file = max(folder.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+        written_in_place(file)
+
+    monkeypatch.setattr(convert_module, "_copy_side_files", spoil)
+    with pytest.raises(InputError, match=r"did not come back as written|cannot be read"):
+        way(toy, tmp_path / "dst")
+    assert list(tmp_path.iterdir()) == [toy]
+
+
+def test_two_conversions_to_one_place(toy: Path, tmp_path: Path) -> None:
+    first = start(SLOW, toy, tmp_path / "dst")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "reading\n"
+    with pytest.raises(InputError, match="another process is writing"):
+        convert(toy, tmp_path / "dst")
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=300)
+    assert list(tmp_path.iterdir()) == [toy]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float64", "bf16", "", "O", np.int32])
+def test_an_absurd_dtype(toy: Path, tmp_path: Path, dtype: Any) -> None:
+    for use in (lambda: convert(toy, tmp_path / "dst", dtype), lambda: load_model(toy, dtype)):
+        with pytest.raises(InputError, match="give float32, bfloat16, float16"):
+            use()
+    assert list(tmp_path.iterdir()) == [toy]
