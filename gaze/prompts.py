@@ -5,8 +5,12 @@ Panels count from 0 in arguments and from 1 in words.
 
 import numpy as np
 
-ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th")
-ORDINAL_WORDS = ("first", "second", "third", "fourth", "fifth", "sixth")
+ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th", "11th", "12th")
+ORDINAL_WORDS = (
+    *("first", "second", "third", "fourth", "fifth", "sixth"),
+    *("seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth"),
+)
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 # The prompts of arXiv 2606.14703, as its released scripts (01 to 05) and its notebook send them.
 DISCOVERY = (
@@ -47,7 +51,12 @@ def prefixed(prefix: str, question: str) -> str:
     return prefix + question[0].lower() + question[1:]
 
 
-def fill(template: str, panel: int | np.integer) -> str:
-    """A `PANEL` template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel."""
+def fill(template: str, panel: int | np.integer, panels: int = 6) -> str:
+    """Returns a `PANEL` template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel.
+
+    Args:
+      panels: how many the strip has, in place of the six that `DISCOVERY` names.
+    """
     index = int(panel)
-    return template.format(ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1)
+    about = template.replace("six-panel", f"{NUMBER_WORDS[panels - 1]}-panel")
+    return about.format(ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1)

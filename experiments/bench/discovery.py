@@ -19,12 +19,12 @@ from experiments.bench.report import Figure, Report, json_option, medians, publi
 from experiments.bench.sides import Run, Side, without_torch
 from gaze.discovery.scores import Mass
 from gaze.pictures.strips import Strip
-from gaze.prompts import DISCOVERY, ORDINALS, fill
+from gaze.prompts import DISCOVERY, fill
 from gaze.steering.engine import discover
 from qwen3vl_jax.load import load
 from qwen3vl_jax.processing.processor import Processor
 
-TEXTS = [fill(DISCOVERY, panel) for panel in range(len(ORDINALS))]
+TEXTS = [fill(DISCOVERY, panel) for panel in range(6)]
 TOLERANCE = 1e-4
 
 

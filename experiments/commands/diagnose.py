@@ -36,6 +36,7 @@ from rich.table import Table
 from experiments.paper import e9_checkpoints as checkpoints
 from experiments.paper.e8_natural import pictures
 from experiments.paper.e9_checkpoints import Examined
+from experiments.paper.reports.checkpoints import CheckpointRow
 from experiments.paper.steering_study import every_panel
 from experiments.run.conditions import Condition
 from experiments.run.formatting import COUNTING, ON_TARGET, on_target, percent
@@ -45,11 +46,13 @@ from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
 from experiments.run.summaries import PLATEAU, Counted, estimated, least_sufficient
 from experiments.testbed.scattered import draw_photos
+from gaze.discovery.verdict import too_few_panels
 from gaze.judges.outcomes import is_junk
 from gaze.pictures.alignment import alignment
 from gaze.pictures.strips import Photo, Strip
 from gaze.prompts import STATIC
 from gaze.steering import attention_cost
+from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.load.source import open_checkpoint
 
 STRIPS = {"discovery": 16, "selection": 8, "evaluation": 8, "images": 12}
@@ -74,6 +77,8 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, A
     chosen = resolve_settings(
         {"model": model, **STRIPS, **{name: value for name, value in given.items() if value is not None}}
     )
+    if reason := too_few_panels(chosen.panels):
+        raise InputError(reason)
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="gaze-diagnose-")))
         return _examined(Examined(folder, chosen, lambda: open_model(model, chosen.dtype, open_mesh(chosen.mesh))))
@@ -103,7 +108,7 @@ def _examined(run: Run) -> dict[str, Any]:
     }
 
 
-def _heads(run: Run, found: dict[str, Any]) -> list[dict[str, Any]]:
+def _heads(run: Run, found: CheckpointRow) -> list[dict[str, Any]]:
     looks = {(one["layer"], one["head"]): one for one in found["verdict"]["looks"]}
     return [
         {

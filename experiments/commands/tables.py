@@ -41,7 +41,9 @@ def steering_table(run: Run, name: str) -> Table:
         shown.add_row(label, *on_target(found[kind]), str(found[kind]["n"]))
     shown.caption = COUNTING
     if asked := found.get("asked"):
-        shown.caption += f" Asked for a panel by its number, unsteered, it is right in {both(asked)} of {asked['n']}."
+        shown.caption += (
+            f" Asked for a panel by its number, unsteered, {both(asked)} of {asked['n']} answers are right."
+        )
     return shown
 
 

@@ -55,11 +55,11 @@ def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool
     """
     kind, _, place = spec.partition(":")
     if spec == "testbed":
-        return Drawn(spec, seed, share)
+        return Drawn(spec, seed, share, panels=panels)
     if not place or kind not in ("folder", "comics", "hub"):
         raise InputError(f"--strips {spec} names no source of strips: give {KINDS}")
     comics = _open_comics(kind, place, seed, _wanted(counts, share))
-    return Kept(spec, comics, deal(sorted(comics.names, key=natural), seed, counts, share), share)
+    return Kept(spec, comics, deal(sorted(comics.names, key=natural), seed, counts, share), share, panels=panels)
 
 
 @dataclass
@@ -70,10 +70,11 @@ class Drawn:
     seed: int
     shared: bool
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    panels: int = 6
 
     def draw(self, purpose: Purpose, count: int) -> list[Strip]:
         shared = self.shared and purpose == "discovery"
-        return draw_strips(self.seed, "evaluation" if shared else purpose, count)
+        return draw_strips(self.seed, "evaluation" if shared else purpose, count, panels=self.panels)
 
 
 @dataclass
@@ -85,6 +86,7 @@ class Kept:
     lanes: Mapping[Purpose, Sequence[str]]
     shared: bool
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    panels: int = 6
 
     def draw(self, purpose: Purpose, count: int) -> list[Strip]:
         strips: list[Strip] = []
@@ -106,6 +108,8 @@ class Kept:
             try:
                 if name not in known:
                     strips[name] = self.comics.open(name)
+                    if len(strips[name]) != self.panels:
+                        raise InputError(f"it has {len(strips[name])} panels, not {self.panels}")
                     if mine:
                         strips[name].image.load()
             except InputError as error:

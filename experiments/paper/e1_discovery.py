@@ -32,7 +32,7 @@ from gaze.discovery.scores import CREDITS, Mass, Scores, per_strip, position_and
 from gaze.heads import HeadSet
 from gaze.pictures.compose import permuted
 from gaze.pictures.strips import Strip
-from gaze.prompts import DISCOVERY, ORDINALS, STATIC, fill
+from gaze.prompts import DISCOVERY, STATIC, fill
 from gaze.report.html import Chapter
 from gaze.steering import engine as asking
 from qwen3vl_jax.errors import InputError
@@ -75,7 +75,7 @@ def collect(run: Run) -> None:
 
 def attend(run: Run, name: str, strips: Sequence[Strip]) -> None:
     """Saves the attention of every head under the six questions, and how it looks at the picture as a whole."""
-    questions = [fill(DISCOVERY, panel) for panel in range(len(ORDINALS))]
+    questions = panel_questions(len(strips[0]))
     place = run.place(NAME)
     starts = range(0, len(strips), STRIPS)
     with progress(name, len(starts)) as done:
@@ -85,6 +85,11 @@ def attend(run: Run, name: str, strips: Sequence[Strip]) -> None:
                 place / name / f"{start:05}.npz", partial(_attention, run, some, questions, min(STRIPS, len(strips)))
             )
             done(1)
+
+
+def panel_questions(panels: int) -> list[str]:
+    """Returns the question of discovery for each panel of a strip of so many."""
+    return [fill(DISCOVERY, panel, panels) for panel in range(panels)]
 
 
 def mass(run: Run, name: str = "attention") -> Mass:
@@ -134,7 +139,7 @@ def ranking_file(run: Run, name: str) -> Path:
 def shuffles(run: Run, count: int) -> np.ndarray:
     """For each strip an order of its panels."""
     rng = np.random.default_rng([run.settings.seed, 4])
-    return np.stack([rng.permutation(len(ORDINALS)) for _ in range(count)])
+    return np.stack([rng.permutation(run.settings.panels) for _ in range(count)])
 
 
 def sweep(run: Run, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) -> list[dict[str, Any]]:

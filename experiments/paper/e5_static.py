@@ -1,10 +1,11 @@
 """Experiment 5, static narration: "this panel", steered to each panel (arXiv 2606.14703, section 3; script 04)."""
 
 from experiments.paper import steering_study
+from experiments.paper.e1_discovery import panel_questions
 from experiments.paper.steering_study import SteeringResults
 from experiments.run.conditions import NOWHERE, Aim, Condition
 from experiments.run.run import Run
-from gaze.prompts import DISCOVERY, ORDINALS, STATIC, fill
+from gaze.prompts import STATIC
 from gaze.report.html import Chapter, Compared
 
 NUMBER, NAME, TITLE = 5, "e5_static", '"This panel": which one does the model mean?'
@@ -25,12 +26,12 @@ def collect(run: Run) -> None:
     asked = [
         Condition(
             f"asked {panel + 1}",
-            fill(DISCOVERY, panel),
+            question,
             run.settings.static,
             [[Aim(panel, NOWHERE)]] * len(strips),
             tags={"kind": "asked"},
         )
-        for panel in range(len(ORDINALS))
+        for panel, question in enumerate(panel_questions(len(strips[0])))
     ]
     steering_study.collect(run, NAME, STATIC, run.settings.static, asked)
 

@@ -10,11 +10,18 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from experiments.data.sources import Purpose
 from experiments.paper import e1_discovery
 from experiments.paper.reports import checkpoints as checkpoints_report
+from experiments.paper.reports.checkpoints import (
+    CheckpointResults,
+    CheckpointRow,
+    LookRow,
+    StabilityRow,
+    VerdictRow,
+)
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
 from experiments.run.models import TESTBED, open_model
@@ -24,9 +31,9 @@ from experiments.run.summaries import ConditionRow, UnsteeredRow, baseline, cond
 from experiments.testbed.broken import BROKEN, write
 from gaze.discovery.nulls import split_half
 from gaze.discovery.scores import CREDITS, Mass, gaze_score, per_strip
-from gaze.discovery.verdict import verdict
+from gaze.discovery.verdict import look, too_few_panels, verdict
 from gaze.heads import all_heads
-from gaze.prompts import DISCOVERY, ORDINALS, STATIC, fill
+from gaze.prompts import STATIC
 from gaze.report.html import Chapter
 from gaze.statistics import Estimate
 from gaze.steering import engine as asking
@@ -87,7 +94,7 @@ def collect(run: Run) -> None:
         one.close()
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> CheckpointResults:
     return {"judge": run.judge.name, "checkpoints": {name: report(one) for name, one in runs(run).items()}}
 
 
@@ -120,7 +127,7 @@ def examine(run: Run) -> None:
 def attention(run: Run, purpose: Purpose) -> Mass:
     """The tensor of discovery on the strips of one purpose, kept in the run's folder."""
     strips = run.pictures(purpose)
-    questions = [fill(DISCOVERY, panel) for panel in range(len(ORDINALS))]
+    questions = e1_discovery.panel_questions(len(strips[0]))
     found: Mass = run.saved(
         run.folder / "attention" / f"{purpose}.npz",
         lambda: {"mass": asking.discover(run.model, run.processor, strips, questions, batch=BATCH)},
@@ -128,8 +135,8 @@ def attention(run: Run, purpose: Purpose) -> Mass:
     return found
 
 
-def report(run: Run) -> dict[str, Any]:
-    """What is known of one checkpoint, from what `examine` saved."""
+def report(run: Run) -> CheckpointRow:
+    """Returns what is known of one checkpoint, from what `examine` saved."""
     seed, heads = run.settings.seed, run.heads()
     discovery, held_out = attention(run, "discovery"), attention(run, "evaluation")
     found = {name: per_strip(discovery, credit) for name, credit in CREDITS.items()}
@@ -137,7 +144,18 @@ def report(run: Run) -> dict[str, Any]:
     alone, conditions = _steered(run)
     gaze, everything, placed = conditions["gaze"], conditions["all"], conditions["random"]["against"]
     steered = Estimate(gaze["accuracy"], gaze["interval"][0], gaze["interval"][1], gaze["n"], gaze["strips"])
-    said = verdict(discovery, held_out, heads, stability, steered, placed["accuracies"], everything["accuracy"], seed)
+    if reason := too_few_panels(held_out.shape[-1]):
+        looks = look(discovery, held_out, heads, seed)
+        said: VerdictRow = {
+            "has_gaze_heads": None,
+            "reason": f"{reason}.",
+            "criteria": [],
+            "looks": [cast(LookRow, asdict(one)) for one in looks],
+        }
+    else:
+        draws = placed["accuracies"]
+        found_out = verdict(discovery, held_out, heads, stability, steered, draws, everything["accuracy"], seed)
+        said = cast(VerdictRow, asdict(found_out))
     return {
         "model": run.settings.model,
         "revision": run.revision,
@@ -149,10 +167,10 @@ def report(run: Run) -> dict[str, Any]:
         "scores": {name: [float(strips[:, *head].mean()) for head in heads.heads] for name, strips in found.items()},
         "profile": found["gaze"].mean(axis=0).max(axis=1).tolist(),
         "lift_profile": found["lift"].mean(axis=0).max(axis=1).tolist(),
-        "stability": asdict(stability),
+        "stability": cast(StabilityRow, asdict(stability)),
         "unsteered": alone,
         "conditions": conditions,
-        "verdict": asdict(said),
+        "verdict": said,
     }
 
 
@@ -185,5 +203,5 @@ def _short(model: str) -> str:
     return re.sub(r"[^\w.-]+", "-", Path(model).name) or "model"
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: CheckpointResults) -> Chapter:
     return checkpoints_report.chapter(results, NUMBER, NAME, TITLE)

@@ -8,15 +8,15 @@ from gaze.pictures.strips import Strip
 from gaze.testbed import CHECKPOINT as CHECKPOINT  # where it used to be
 
 
-def draw_strips(seed: int, purpose: str, count: int, split: Split = "held_out") -> list[Strip]:
-    """`count` strips for one purpose; by default each caption is a combination that training never showed.
+def draw_strips(seed: int, purpose: str, count: int, split: Split = "held_out", panels: int = PANELS) -> list[Strip]:
+    """Returns `count` strips for one purpose; by default each caption is a combination that training never showed.
 
     The seed and the purpose together make the strips: two purposes share none.
     """
     strips = []
     for number in range(count):
         rng = np.random.default_rng([seed, number, *purpose.encode()])
-        scenes = draw_scenes(rng, PANELS, split)
+        scenes = draw_scenes(rng, panels, split)
         captions = tuple(scene.caption for scene in scenes)
-        strips.append(Strip(f"{purpose}-{seed}-{number}", draw_strip(scenes, rng), (PANEL_SIDE,) * PANELS, captions))
+        strips.append(Strip(f"{purpose}-{seed}-{number}", draw_strip(scenes, rng), (PANEL_SIDE,) * panels, captions))
     return strips

@@ -14,7 +14,7 @@ from tokenizers import Regex, pre_tokenizers
 from transformers import AddedToken, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from experiments.testbed.scenes import COLOURS, OBJECTS, RELATIONS, SUBJECTS
+from experiments.testbed.scenes import COLOURS, OBJECTS, PANELS, RELATIONS, SUBJECTS
 from experiments.testbed.wordings import ABOUT_COMICS, ABOUT_THINGS
 from gaze.prompts import ORDER_PREFIX, ORDINAL_WORDS, ORDINALS, REVERSE_PREFIX, prefixed
 
@@ -151,7 +151,7 @@ def _language() -> list[str]:
     questions = [
         template.format(ordinal=ordinal, word=word, order="1, 2", colour="red", **places)
         for template in templates
-        for ordinal, word in zip(ORDINALS, ORDINAL_WORDS, strict=True)
+        for ordinal, word in zip(ORDINALS[:PANELS], ORDINAL_WORDS[:PANELS], strict=True)
     ]
     words = [f" {word}" for name in SUBJECTS + RELATIONS + OBJECTS for word in name.split()]
     return questions + words + [*COLOURS, *(f" {colour}" for colour in COLOURS), "system", "user", "assistant"]

@@ -104,14 +104,20 @@ def verdict(
 
     Raises InputError for strips of too few panels to reach `LEVEL`, and without a draw.
     """
-    panels = held_out.shape[-1]
-    if factorial(panels) * LEVEL < 1:
-        raise InputError(f"{panels} panels have too few orders for a test at {LEVEL:g}: give strips of at least five")
+    if reason := too_few_panels(held_out.shape[-1]):
+        raise InputError(reason)
     if not draws:
         raise InputError("there is no draw of random heads to compare with: ask for at least one")
     looks = look(discovery, held_out, heads, seed)
     criteria = (*_attention(looks[0]), _stable(stability), *_cause(steered, max(draws), everything))
     return Verdict(all(one.passed for one in criteria), _reason(looks, criteria, stability), criteria, looks)
+
+
+def too_few_panels(panels: int) -> str | None:
+    """Returns why strips of so many panels cannot tell, None if they can: p is at best one over the number of orders."""
+    if factorial(panels) * LEVEL >= 1:
+        return None
+    return f"{panels} panels have too few orders for a test at {LEVEL:g}: give strips of at least five"
 
 
 def look(discovery: Mass, held_out: HeldOut, heads: HeadSet, seed: int) -> tuple[Look, ...]:

@@ -1,14 +1,94 @@
 """The chapter about checkpoints."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from experiments.run.formatting import COUNTING, ON_TARGET, drawn, percent, rules, share, source
-from gaze.prompts import ORDINALS
-from gaze.report.html import Chapter, Compared, Plot, Table
-from gaze.report.plots import Measure
+from experiments.run.summaries import ConditionRow, Measured, Share, UnsteeredRow
+from gaze.report.html import Cell, Chapter, Compared, Plot, Table
+from gaze.report.plots import Measure, Role
 from gaze.report.plots_compare import Checkpoint, checkpoints
+
+ANSWERS = {True: ("has", "yes"), False: ("has no", "no"), None: ("may or may not have", "–")}
+"""What a verdict says, in a sentence and in a table."""
+
+
+class LookRow(TypedDict):
+    """How a head looks on strips that did not choose it, see `gaze.discovery.verdict.Look`."""
+
+    layer: int
+    head: int
+    routing: float
+    lift: float
+    p: float
+    gazes: bool
+
+
+class CriterionRow(TypedDict):
+    """One thing that must hold, see `gaze.discovery.verdict.Criterion`."""
+
+    about: str
+    what: str
+    value: float
+    threshold: float
+    passed: bool
+
+
+class VerdictRow(TypedDict):
+    """Whether a checkpoint has gaze heads; None where its strips cannot tell."""
+
+    has_gaze_heads: bool | None
+    reason: str
+    criteria: Sequence[CriterionRow]
+    looks: Sequence[LookRow]
+
+
+class StabilityRow(TypedDict):
+    """See `gaze.discovery.nulls.Stability`."""
+
+    overlap: float
+    low: float
+    high: float
+    chance: float
+    spearman: float | None
+    count: int
+    splits: int
+
+
+class CurveRow(Measured):
+    """The numbers of a count of heads."""
+
+    name: str
+    k: int
+
+
+class CheckpointRow(TypedDict):
+    """What is known of one checkpoint."""
+
+    model: str
+    revision: str
+    layers: int
+    heads_per_layer: int
+    strips: dict[str, int]
+    k: int
+    curve: list[CurveRow]
+    scores: dict[str, list[float]]
+    profile: list[float]
+    lift_profile: list[float]
+    stability: StabilityRow
+    unsteered: UnsteeredRow
+    conditions: dict[str, ConditionRow]
+    verdict: VerdictRow
+
+
+class CheckpointResults(TypedDict):
+    """What `e9_checkpoints.sum_up` returns."""
+
+    judge: str
+    checkpoints: dict[str, CheckpointRow]
+
 
 STORY = (
     "Other models, the same questions: do they have heads that look where the question says, how deep in the model do "
@@ -19,22 +99,23 @@ STORY = (
 )
 
 
-def chapter(results: dict[str, Any], number: int, name: str, title: str) -> Chapter:
+def chapter(results: CheckpointResults, number: int, name: str, title: str) -> Chapter:
     """Tells what `e9_checkpoints.sum_up` found."""
     found = results["checkpoints"]
+    chance = 1 / len(next(iter(found.values()))["conditions"]["gaze"]["per_panel"])
     return Chapter(
         number,
         name,
         title,
         STORY,
         findings=[
-            f"{name} {'has' if one['verdict']['has_gaze_heads'] else 'has no'} gaze heads. {one['verdict']['reason']}"
+            f"{name} {ANSWERS[one['verdict']['has_gaze_heads']][0]} gaze heads. {one['verdict']['reason']}"
             for name, one in found.items()
         ],
         plots=[
             Plot(
                 "checkpoints",
-                checkpoints([_drawn(name, one) for name, one in found.items()], 1 / len(ORDINALS)),
+                checkpoints([_drawn(name, one) for name, one in found.items()], chance),
                 "The best gaze score of each layer; how many heads steer best, on strips of their own; and what these "
                 "heads, and "
                 "random ones of the same layers, reach on other strips.",
@@ -60,27 +141,32 @@ def chapter(results: dict[str, Any], number: int, name: str, title: str) -> Chap
     )
 
 
-def _drawn(name: str, one: dict[str, Any]) -> Checkpoint:
+def _drawn(name: str, one: CheckpointRow) -> Checkpoint:
     gaze, random = one["conditions"]["gaze"], one["conditions"]["random"]
     return Checkpoint(
         name,
         one["profile"],
         one["k"] if gaze["accuracy"] > 0 else np.nan,
         _heads(one),
-        Measure("gaze heads", "gaze", gaze["accuracy"], *gaze["interval"]),
-        Measure("random heads", "random", random["accuracy"], *random["interval"]),
+        _measure("gaze heads", "gaze", gaze),
+        _measure("random heads", "random", random),
     )
 
 
-def _table(found: dict[str, Any]) -> Table:
-    rows = []
+def _measure(name: str, role: Role, found: Share) -> Measure:
+    low, high = found["interval"]
+    return Measure(name, role, found["accuracy"], low, high)
+
+
+def _table(found: Mapping[str, CheckpointRow]) -> Table:
+    rows: list[list[Cell]] = []
     for name, one in found.items():
         gaze, random, everything = (one["conditions"][kind] for kind in ("gaze", "random", "all"))
         stability, witness = one["stability"], one["verdict"]["looks"][0]
         rows.append(
             [
                 name,
-                "yes" if one["verdict"]["has_gaze_heads"] else "no",
+                ANSWERS[one["verdict"]["has_gaze_heads"]][1],
                 _peak(one),
                 f"L{witness['layer']}H{witness['head']}",
                 max(one["profile"]),
@@ -98,7 +184,7 @@ def _table(found: dict[str, Any]) -> Table:
     return Table("The checkpoints", (*names, *steering, "made with"), rows, COUNTING)
 
 
-def _criteria(found: dict[str, Any]) -> Table:
+def _criteria(found: Mapping[str, CheckpointRow]) -> Table:
     rows = [
         [name, row["about"], row["what"], row["value"], row["threshold"], "yes" if row["passed"] else "no"]
         for name, one in found.items()
@@ -107,7 +193,7 @@ def _criteria(found: dict[str, Any]) -> Table:
     return Table("Every criterion", ("checkpoint", "about", "what must hold", "value", "threshold", "holds"), rows)
 
 
-def _caveats(results: dict[str, Any]) -> list[str]:
+def _caveats(results: CheckpointResults) -> list[str]:
     found, said = results["checkpoints"], []
     if results["judge"] == "likelihood":
         said.append(
@@ -117,16 +203,16 @@ def _caveats(results: dict[str, Any]) -> list[str]:
         f"{name}: halves of the strips agree on heads that do not look where they are asked to; stability alone proves "
         "nothing."
         for name, one in found.items()
-        if not one["verdict"]["has_gaze_heads"]
+        if one["verdict"]["has_gaze_heads"] is False
         and any(row["about"] == "stability" and row["passed"] for row in one["verdict"]["criteria"])
     ]
     return said
 
 
-def _peak(one: dict[str, Any]) -> str:
+def _peak(one: CheckpointRow) -> str:
     """How many heads steer best; none if no number moves an answer."""
     return f"{one['k']} of {_heads(one)}" if one["conditions"]["gaze"]["accuracy"] > 0 else "none"
 
 
-def _heads(one: dict[str, Any]) -> int:
+def _heads(one: CheckpointRow) -> int:
     return int(one["layers"] * one["heads_per_layer"])

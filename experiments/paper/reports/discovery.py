@@ -1,6 +1,7 @@
 """How experiment 1 is told: the figures, tables and sentences of discovery."""
 
 from collections.abc import Sequence
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -8,18 +9,15 @@ from jaxtyping import Float
 
 from experiments.run.formatting import line, percent
 from gaze.discovery.scores import CREDITS, Scores
+from gaze.discovery.verdict import too_few_panels
+from gaze.prompts import NUMBER_WORDS
 from gaze.report import plots_heads
 from gaze.report.html import Chapter, Compared, Plot, Table
 from gaze.report.plots import sweep
 
 STORY = (
-    "Six questions about each comic ask for its first, second, ..., sixth panel. A gaze head is an attention head that "
-    "looks "
-    "at the panel that was asked about, from the last word before the answer. Nothing is changed in the model."
-)
-RAW = (
-    "A raw score also counts attention that ignores the question: a head that spreads a mass m over six panels has m/6. "
-    "Selectivity, lift and routing in the table do not."
+    "Each question about a comic asks for one of its panels: the first, the second, and so on. A gaze head is an attention "
+    "head that looks at the panel that was asked about, from the last word before the answer. Nothing is changed in the model."
 )
 
 
@@ -50,9 +48,23 @@ def chapter(
                 * results["shared"]
             ),
             *([f"{len(results['skipped'])} comics could not be read and were replaced."] * bool(results["skipped"])),
-            RAW,
+            *_panels(attention.shape[-1]),
         ],
     )
+
+
+def _panels(panels: int) -> list[str]:
+    """Returns what the number of panels limits."""
+    orders = factorial(panels)
+    few = (
+        f"{panels} panels have {orders} orders, so no p value by relabelling the questions can be below 1/{orders}, "
+        "whatever the heads do."
+    )
+    raw = (
+        "A raw score also counts attention that ignores the question: a head that spreads a mass m over "
+        f"{NUMBER_WORDS[panels - 1]} panels has m/{panels}. Selectivity, lift and routing in the table do not."
+    )
+    return [few, raw] if too_few_panels(panels) else [raw]
 
 
 def _findings(results: dict[str, Any], chosen: Sequence[tuple[int, int]]) -> list[str]:
