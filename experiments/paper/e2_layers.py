@@ -25,7 +25,7 @@ from experiments.paper.layer_steering.letter_task import (
     evaluated,
     order_file,
 )
-from experiments.paper.layer_steering.panel_labels import LETTERS
+from experiments.paper.layer_steering.panel_labels import letters_for
 from experiments.paper.layer_steering.reverse_narration import paper_band
 from experiments.paper.reports import layers as layer_report
 from experiments.run.records import Records
@@ -37,20 +37,26 @@ from gaze.statistics import average
 
 NUMBER, NAME, TITLE = 2, "e2_layers", "In which layer is the order of reading decided?"
 
-COUNTS = (6, 4, 3)
-"""Panels of a strip; the first makes the direction that is tried on all else."""
+FEWER = (4, 3)
+"""Numbers of panels that the direction of whole strips is tried on, too."""
 ORDERS = 12
-"""Reading orders beyond the reverse, of the 718 that there are."""
+"""Reading orders beyond the reverse, at most: six panels have 718."""
 KINDS = ("normal", "reverse", "other")
+
+
+def counts(run: Run) -> tuple[int, ...]:
+    """Returns the numbers of panels that are asked about, all panels of a strip first."""
+    return (run.settings.panels, *(count for count in FEWER if count < run.settings.panels))
 
 
 def collect(run: Run) -> None:
     place = run.place(NAME)
-    six = letters(run, COUNTS[0])
-    known, places = six["direction"], six["places"]
-    for panels in COUNTS[1:]:
+    whole, *fewer = counts(run)
+    found = letters(run, whole)
+    known, places = found["direction"], found["places"]
+    for panels in fewer:
         letters(run, panels, known)
-    collect_orders(run, COUNTS[0], ORDERS, place / "orders")
+    collect_orders(run, whole, ORDERS, place / "orders")
     for number, template in enumerate(WORDINGS.paraphrases):
         run.saved(place / "wordings" / f"{number}.npz", partial(reworded, run, known, places, template))
     reverse_narration.collect(run, NAME, known, places[:, 0])
@@ -62,13 +68,13 @@ def sum_up(run: Run) -> dict[str, Any]:
     return {
         **run.provenance(LETTER),
         "prefix": REVERSE_PREFIX,
-        "labels": LETTERS,
+        "labels": letters_for(run.settings.panels),
         "strips": {purpose: len(run.pictures(purpose)) for purpose in PURPOSES},
         "shared": run.sources["discovery"].shared,
         "layers": run.shape[0],
         "gaze_layers": sorted({layer for layer, _ in run.heads().heads}),
         "chosen": layers,
-        "panels": {str(panels): by_layer(run, panels, layers) for panels in COUNTS},
+        "panels": {str(panels): by_layer(run, panels, layers) for panels in counts(run)},
         "orders": orders(run, layers),
         "wordings": wordings(run, layers),
         "narration": narration(run),
@@ -78,8 +84,8 @@ def sum_up(run: Run) -> dict[str, Any]:
 
 
 def chapter(run: Run, results: dict[str, Any]) -> Chapter:
-    six = letters(run, COUNTS[0])
-    return layer_report.chapter(NUMBER, NAME, TITLE, results, six["points"], six["first points"])
+    found = letters(run, run.settings.panels)
+    return layer_report.chapter(NUMBER, NAME, TITLE, results, found["points"], found["first points"])
 
 
 def letters(run: Run, panels: int, known: np.ndarray | None = None) -> Arrays:
@@ -88,12 +94,12 @@ def letters(run: Run, panels: int, known: np.ndarray | None = None) -> Arrays:
 
 
 def reworded(run: Run, known: np.ndarray, places: np.ndarray, template: str) -> Arrays:
-    return Letters(run, COUNTS[0]).reworded(known, places, template)
+    return Letters(run, run.settings.panels).reworded(known, places, template)
 
 
 def chosen(run: Run, name: str) -> int:
     """The layer that flips most answers about the selection strips; the middle of the paper's band if none can flip."""
-    found = effects(letters(run, COUNTS[0]), [f"selection {name}"], run.settings.seed, purpose="selection")
+    found = effects(letters(run, run.settings.panels), [f"selection {name}"], run.settings.seed, purpose="selection")
     if not found:
         band = paper_band(run.shape[0])
         return band[len(band) // 2]
@@ -106,8 +112,8 @@ def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> dict[str, Any]
     draws = {name: [f"{name} {number}" for number in range(run.settings.draws)] for name in ("random", "random places")}
     single = [name for name in ("reverse", "places", "known", "other") if f"pushed {name}: token" in arrays]
     return {
-        "asked": {kind: share(right, seed) for kind, right in zip(KINDS, correct(arrays, "evaluation"), strict=True)},
-        "other_order": [panel + 1 for panel in Letters(run, panels).other],
+        "asked": {kind: share(right, seed) for kind, right in zip(KINDS, correct(arrays, "evaluation"), strict=False)},
+        "other_order": [panel + 1 for order in Letters(run, panels).others for panel in order],
         "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
         "pairs": int(evaluated(arrays).sum()),
         "possible": int(np.not_equal(*arrays["evaluation: expected"][:2]).sum()),
@@ -143,7 +149,7 @@ def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[dict[str
 def orders(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
     """For each other order how often the model can follow it, and how often its direction makes a plain answer do so."""
     rows, seed = [], run.settings.seed
-    for order in other_orders(COUNTS[0], ORDERS, seed):
+    for order in other_orders(run.settings.panels, ORDERS, seed):
         arrays = kept(order_file(run.place(NAME) / "orders", order))
         rows.append(
             {

@@ -33,7 +33,7 @@ class Probes:
     """Strips with one number of panels.
 
     Attributes:
-      letters: what stands on each panel, as a place in `LETTERS`; all different within a strip.
+      letters: what stands on each panel, as a place among the letters; all different within a strip.
     """
 
     strips: list[Strip]
@@ -76,9 +76,14 @@ class Prober:
 
     @classmethod
     def make(
-        cls, model: Qwen3VL, processor: Processor, kinds: Sequence[Sequence[str]], strips: Sequence[Strip]
+        cls,
+        model: Qwen3VL,
+        processor: Processor,
+        kinds: Sequence[Sequence[str]],
+        strips: Sequence[Strip],
+        letters: str = LETTERS,
     ) -> "Prober":
-        """With room for these kinds of questions, one kind at a time, and for pictures of these sizes and smaller ones.
+        """Returns one with room for these kinds of questions, one kind at a time, and pictures of these sizes or smaller.
 
         Raises InputError if a letter is not one token.
         """
@@ -88,7 +93,7 @@ class Prober:
         sizes = {strip.size for strip in strips}
         resized = [smart_resize(high, wide, how.factor, how.min_pixels, how.max_pixels) for wide, high in sizes]
         patches = max(high * wide for high, wide in resized) // how.patch_size**2
-        tokens = letter_tokens(processor.tokenizer, LETTERS)
+        tokens = letter_tokens(processor.tokenizer, letters)
         return cls(model, processor, tokens, text, max(map(_ending, spelled)), patches)
 
     def observe(
@@ -151,15 +156,15 @@ class Prober:
             yield len(some), begin(self.model, *across((asked.images, prefix, endings), mesh_of(self.model)))
 
 
-def probes(strips: Sequence[Strip], panels: int, seed: int) -> Probes:
-    """The first `panels` panels of each strip, each with a random letter of its own."""
-    letters = np.stack([_draw(strip.name, panels, seed) for strip in strips])
-    names = [[LETTERS[letter] for letter in row] for row in letters]
-    return Probes([label_panels(first(s, panels), row) for s, row in zip(strips, names, strict=True)], letters)
+def probes(strips: Sequence[Strip], panels: int, seed: int, letters: str = LETTERS) -> Probes:
+    """Returns the first `panels` panels of each strip, each with a random letter of its own."""
+    drawn = np.stack([_draw(strip.name, panels, seed, letters) for strip in strips])
+    names = [[letters[letter] for letter in row] for row in drawn]
+    return Probes([label_panels(first(s, panels), row) for s, row in zip(strips, names, strict=True)], drawn)
 
 
 def first(strip: Strip, panels: int) -> Strip:
-    """A strip without the panels behind the first few."""
+    """Returns a strip without the panels after the first few."""
     widths = strip.widths[:panels]
     image = strip.image.crop((0, 0, sum(widths), strip.image.height))
     return Strip(strip.name, image, widths, strip.captions[:panels])
@@ -196,8 +201,8 @@ def questions(order: Order, template: str = LETTER) -> list[str]:
     return [prefixed(prefix, question) for question in asked]
 
 
-def _draw(name: str, panels: int, seed: int) -> Int[np.ndarray, " panel"]:
-    return np.random.default_rng([seed, panels, *name.encode()]).permutation(len(LETTERS))[:panels]
+def _draw(name: str, panels: int, seed: int, letters: str) -> Int[np.ndarray, " panel"]:
+    return np.random.default_rng([seed, panels, *name.encode()]).permutation(len(letters))[:panels]
 
 
 def _ending(kind: Sequence[Sequence[int]]) -> int:

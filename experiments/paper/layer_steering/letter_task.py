@@ -20,8 +20,8 @@ from experiments.paper.layer_steering.letter_probes import (
     probes,
     questions,
 )
+from experiments.paper.layer_steering.panel_labels import letters_for
 from experiments.run.run import Run
-from experiments.testbed.scenes import PANELS
 from experiments.testbed.wordings import LETTERS as WORDINGS
 from gaze.intervals import means
 from gaze.prompts import LETTER
@@ -72,45 +72,55 @@ def by_place(plus: Read, minus: Read) -> Float32[np.ndarray, "layer place embed"
 
 
 class Letters:
-    """Probes of one number of panels in a run; everything is read when it is first needed."""
+    """Probes of one number of panels in a run; everything is read when it is first needed.
+
+    Attributes:
+      others: another order to compare with; two panels have none.
+    """
 
     def __init__(self, run: Run, panels: int) -> None:
         self.run, self.panels, self.seed = run, panels, run.settings.seed
-        self.other = other_orders(panels, 1, self.seed + 1)[0]
+        self.letters = letters_for(run.settings.panels)
+        self.others = other_orders(panels, 1, self.seed + 1)
 
     @property
-    def orders(self) -> tuple[Order, Order, Order]:
-        """From left to right, in reverse, and another one to compare with."""
-        return forward(self.panels), backward(self.panels), self.other
+    def orders(self) -> tuple[Order, ...]:
+        """From left to right, in reverse, and another one to compare with if there is one."""
+        return forward(self.panels), backward(self.panels), *self.others
 
     @cached_property
     def prober(self) -> Prober:
-        """With room for six panels, whatever the number of these, as all of one shape is compiled once."""
-        orders = (forward(PANELS), backward(PANELS), tuple(np.roll(forward(PANELS), 1).tolist()))
+        """With room for whole strips, whatever the number of these panels, as all of one shape is compiled once."""
+        whole = self.run.settings.panels
+        orders = (forward(whole), backward(whole), tuple(np.roll(forward(whole), 1).tolist()))
         kinds = [questions(order, text) for order in orders for text in (LETTER, *WORDINGS.paraphrases)]
-        whole = [strip for purpose in PURPOSES for strip in self.run.pictures(purpose)]
-        return Prober.make(self.run.model, self.run.processor, kinds, whole)
+        strips = [strip for purpose in PURPOSES for strip in self.run.pictures(purpose)]
+        return Prober.make(self.run.model, self.run.processor, kinds, strips, self.letters)
 
     def probes(self, purpose: Purpose, count: int | None = None) -> Probes:
-        return probes(self.run.pictures(purpose)[:count], self.panels, self.seed)
+        return probes(self.run.pictures(purpose)[:count], self.panels, self.seed, self.letters)
 
     @property
     def count(self) -> int | None:
         """Strips to ask about: all, but fewer where the panels are fewer."""
-        return None if self.panels == PANELS else SOME
+        return None if self.panels == self.run.settings.panels else SOME
 
     def collect(self, known: SteeringVector | None) -> Arrays:
         """All that is measured layer by layer; `known` is a direction from elsewhere to be tried too."""
         asked = self.probes("discovery", self.count)
-        normal, reverse, other = (read(self.prober, asked, order) for order in self.orders)
+        reads = [read(self.prober, asked, order) for order in self.orders]
+        normal, reverse = reads[:2]
         found, places = direction(reverse, normal), by_place(reverse, normal)
-        single = {"reverse": found, "other": direction(other, normal)} | ({} if known is None else {"known": known})
+        single = {"reverse": found}
+        if self.others:
+            single["other"] = direction(reads[2], normal)
+        single |= {} if known is None else {"known": known}
         single |= {f"random {n}": d for n, d in enumerate(self._random(found))}
         vectors = {name: self._everywhere(vector) for name, vector in single.items()} | {"places": places}
         vectors |= {f"random places {n}": d for n, d in enumerate(self._random(places))}
         arrays = {"direction": found, "places": places, "letters": self.prober.tokens}
-        arrays |= _said("discovery", (normal, reverse, other))
-        del normal, reverse, other  # large
+        arrays |= _said("discovery", reads)
+        del reads, normal, reverse  # large
         return arrays | self._flips(vectors) | self._selection(found, places)
 
     def _flips(self, vectors: Mapping[str, np.ndarray]) -> Arrays:

@@ -2,18 +2,25 @@
 
 from collections.abc import Sequence
 from itertools import accumulate
+from string import ascii_uppercase
 
 from PIL import Image, ImageDraw, ImageFont
 
 from gaze.pictures.strips import Strip
 from qwen3vl_jax.errors import InputError
 
-LETTERS = "ABCDEFGH"
+LETTERS = ascii_uppercase[:8]
+"""What the panels of a strip of six or fewer carry."""
 
 # Shares of a panel's height: of 64 pixels a label takes those from 4 to 20, out of reach of a white seam of 3.
 SIDE = 1 / 4
 INSET = 1 / 16
 SCALE = 4
+
+
+def letters_for(panels: int) -> str:
+    """Returns the letters that panels draw from: at least two more than there are panels, so that none has to occur."""
+    return ascii_uppercase[: max(len(LETTERS), panels + 2)]
 
 
 def label_panels(strip: Strip, labels: Sequence[str]) -> Strip:

@@ -24,18 +24,23 @@ LABELS: dict[str, tuple[str, Role]] = {
     "random": ("random, as one direction", "random"),
     "random places": ("random, as those per place", "all"),
 }
-COUNTS: dict[str, Role] = {"6": "gaze", "4": "localization", "3": "image"}
+BY_COUNT: tuple[Role, ...] = ("gaze", "localization", "image")
+"""Roles by the number of panels, the most first."""
 ADDED = ("reverse", "known", "other", "random", "places", "random places", "back reverse", "back places")
 
 
 def plots(results: Result, points: Points, first: Points) -> list[Plot]:
     """Every figure that there are numbers for."""
-    six = results["panels"]["6"]
-    by_direction = [(*label, six[name]) for name, label in LABELS.items()]
-    by_count = [(f"{panels} panels", role, results["panels"][panels]["places"]) for panels, role in COUNTS.items()]
+    panels = results["panels"]
+    counts = sorted(map(int, panels), reverse=True)
+    six = panels[str(counts[0])]
+    by_direction = [(*label, six.get(name, [])) for name, label in LABELS.items()]
+    by_count = [
+        (f"{count} panels", role, panels[str(count)]["places"]) for count, role in zip(counts, BY_COUNT, strict=False)
+    ]
     shown = []
     if six["reverse"]:
-        words = "Directions added behind one layer at a time to plain questions about six panels; 95 % intervals over strips."
+        words = "Directions added behind one layer at a time to plain questions about all panels; 95 % intervals over strips."
         shown.append(Plot("effect", layer_effect(by_direction), words, "layer steering by layer"))
         words = "The directions per place, by the number of panels."
         shown.append(Plot("panels", layer_effect(by_count), words, "3, 4 and 6 panels"))
@@ -71,7 +76,7 @@ def separation(name: str, silhouettes: Sequence[float], points: Points, words: s
 
 
 def orders(results: Result) -> Plot:
-    six, layer = results["panels"]["6"], results["chosen"]["reverse"]
+    six, layer = results["panels"][max(results["panels"], key=int)], results["chosen"]["reverse"]
     measured = np.array([row["flip"] for row in results["orders"] if "flip" in row])
     marked = {"reverse": six["reverse"][layer]["flip"]} if six["reverse"] else {}
     figure = plots_layers.spread(measured, marked, "answers that flip to the order", "other orders")
@@ -108,9 +113,8 @@ def tables(results: Result) -> list[Table]:
             "Every direction behind every layer",
             ("panels", "added", "layer", "flip", "95 % interval", "stay", "neither", "logit", "95 % interval", "answers"),
             effects,
-            "Known: the direction of six panels. Back: subtracted from reversed questions. Logit: of the letter led to "
-            "minus "
-            "that of the letter asked for.",
+            "Known: the direction of whole strips. Back: subtracted from reversed questions. Logit: of the letter led to "
+            "minus that of the letter asked for.",
         ),
         Table(
             "By the place asked about",

@@ -19,6 +19,7 @@ from experiments.paper.reports.layer_figures import (
     tables,
 )
 from experiments.run.formatting import percent
+from gaze.prompts import NUMBER_WORDS
 from gaze.report.html import Chapter, Compared
 
 Results = Mapping[str, Any]
@@ -32,20 +33,19 @@ STORY = (
     "to the state of a plain question, behind one layer at a time, it shows where in the model the panel is chosen: where the "
     "answer becomes the letter that reading in reverse would give, the letter had not been read off the picture before."
 )
-OTHERS = ("4", "3")
 PAPER = {"6": "97%", "4": "93%", "3": "90%"}
 
 
 def chapter(number: int, name: str, title: str, results: Results, points: Points, first: Points) -> Chapter:
-    """The chapter; `points` are the principal components of plain and then of reversed prompts about six panels.
+    """The chapter; `points` are the principal components of plain and then of reversed prompts about all panels.
 
     `first` are those of the questions about the first place alone.
     """
-    six = results["panels"]["6"]
-    found = [asked(six, results["strips"]["evaluation"])]
-    if six["reverse"]:
-        found += [*flips(six, results["chosen"], results["gaze_layers"]), transfer(results)]
-    found += [separated(six), reordered(results["orders"]), *told(results["narration"])]
+    full = whole(results)
+    found = [asked(full, results["strips"]["evaluation"], panel_count(results))]
+    if full["reverse"]:
+        found += [*flips(full, results["chosen"], results["gaze_layers"]), transfer(results)]
+    found += [separated(full), *reordered(results["orders"]), *told(results["narration"])]
     return Chapter(
         number,
         name,
@@ -59,15 +59,28 @@ def chapter(number: int, name: str, title: str, results: Results, points: Points
     )
 
 
-def asked(six: Results, strips: int) -> str:
-    """What the model can do by itself."""
+def whole(results: Results) -> Results:
+    """Returns what was measured on whole strips."""
+    found: Results = results["panels"][str(panel_count(results))]
+    return found
+
+
+def panel_count(results: Results) -> int:
+    """Returns how many panels a strip has."""
+    return max(map(int, results["panels"]))
+
+
+def asked(six: Results, strips: int, panels: int) -> str:
+    """Returns what the model can do by itself."""
     right = six["asked"]
+    other = (
+        f", and {share(right['other'])} of those in the order {listed(six['other_order'])}" if "other" in right else ""
+    )
     return (
-        f"Left alone, on {strips} strips of six panels, the model answers {share(right['normal'])} of the plain questions "
-        f"rightly, {share(right['reverse'])} of the reversed ones and {share(right['other'])} of those in the order "
-        f"{listed(six['other_order'])}. In {six['pairs']} of {six['possible']} pairs both the plain and the reversed "
-        "answer are "
-        f"right; only these count, and {six['discovery_pairs']} such pairs about other strips make the direction."
+        f"Left alone, on {strips} strips of {NUMBER_WORDS[panels - 1]} panels, the model answers {share(right['normal'])} of "
+        f"the plain questions rightly, {share(right['reverse'])} of the reversed ones{other}. In {six['pairs']} of "
+        f"{six['possible']} pairs both the plain and the reversed answer are right; only these count, and "
+        f"{six['discovery_pairs']} such pairs about other strips make the direction."
     )
 
 
@@ -76,7 +89,7 @@ def flips(six: Results, layers: Mapping[str, int], gaze: Sequence[int]) -> list[
     row, place = (six[name][layers[name]] for name in ("reverse", "places"))
     back = {name: six[f"back {name}"][layers[name]] for name in layers}
     best = {name: max(six[name], key=lambda one: one["flip"]) for name in layers}
-    other = max((one["flip"] for one in six["other"]), default=None)
+    other = max((one["flip"] for one in six.get("other", [])), default=None)
     return [
         f"One direction for all places: behind layer {row['layer']}, chosen on other strips, it flips {flipped(row)} of the "
         f"answers to the letter that reading in reverse gives; {percent(row['stay'])} stay, {percent(row['neither'])} become "
@@ -102,14 +115,13 @@ def drawn(six: Results, name: str, row: Mapping[str, Any]) -> str:
 
 def transfer(results: Results) -> str:
     """Fewer panels, other words."""
-    layers, parts = results["chosen"], []
-    for panels in OTHERS:
-        few = results["panels"][panels]
+    layers, parts, every = results["chosen"], [], NUMBER_WORDS[panel_count(results) - 1]
+    for panels, few in [*results["panels"].items()][1:]:
         if few["reverse"]:
             one, known = (percent(few[name][layers["reverse"]]["flip"]) for name in ("reverse", "known"))
             place = percent(few["places"][layers["places"]]["flip"])
             parts.append(
-                f"of {panels} panels {one} by one direction, {known} by that of six panels, {place} by those per place"
+                f"of {panels} panels {one} by one direction, {known} by that of {every} panels, {place} by those per place"
             )
     words = [row for row in results["wordings"] if "flip" in row]
     one, place = (", ".join(percent(row[name]) for row in words) for name in ("flip", "places"))
@@ -128,7 +140,10 @@ def separated(six: Results) -> str:
     )
 
 
-def reordered(orders: Rows) -> str:
+def reordered(orders: Rows) -> list[str]:
+    """Returns what other reading orders do; two panels have none."""
+    if not orders:
+        return []
     able = [row["asked"]["value"] for row in orders]
     blind = 1 / len(orders[0]["order"])
     words = (
@@ -137,12 +152,12 @@ def reordered(orders: Rows) -> str:
     )
     measured = [row for row in orders if "flip" in row]
     if not measured:
-        return words + " No order gives a pair to make a direction of."
+        return [words + " No order gives a pair to make a direction of."]
     flip, place = ([row[name] for row in measured] for name in ("flip", "places"))
-    return words + (
-        f" The directions of {len(measured)} of them flip {percent(float(np.mean(flip)))} of the answers on average, at most "
-        f"{percent(max(flip))}; those per place {percent(float(np.mean(place)))}, at most {percent(max(place))}."
-    )
+    return [
+        f"{words} The directions of {len(measured)} of them flip {percent(float(np.mean(flip)))} of the answers on average, at "
+        f"most {percent(max(flip))}; those per place {percent(float(np.mean(place)))}, at most {percent(max(place))}."
+    ]
 
 
 def told(found: Results) -> list[str]:
@@ -176,7 +191,7 @@ def outcome(case: Mapping[str, Any]) -> str:
 
 
 def compared(results: Results) -> list[Compared]:
-    layers, six, cases = results["chosen"], results["panels"]["6"], results["narration"]["conditions"]
+    layers, six, cases = results["chosen"], whole(results), results["narration"]["conditions"]
     orders = [row["flip"] for row in results["orders"] if "flip" in row]
     mean = f"{percent(float(np.mean(orders)))}, {percent(max(orders))}, {len(orders)}" if orders else "none to measure"
     one, place = (
@@ -185,8 +200,12 @@ def compared(results: Results) -> list[Compared]:
     best = cases["first letter, best band"]
     peak = int(np.argmax(six["place_silhouette"]))
     return [
-        *(Compared(f"answers flipped, {n} panels (8B), one direction", paper, one[n]) for n, paper in PAPER.items()),
-        *(Compared(f"answers flipped, {n} panels, a direction per place", "–", place[n]) for n in PAPER),
+        *(
+            Compared(f"answers flipped, {n} panels (8B), one direction", paper, one[n])
+            for n, paper in PAPER.items()
+            if n in one
+        ),
+        *(Compared(f"answers flipped, {n} panels, a direction per place", "–", place[n]) for n in PAPER if n in place),
         Compared("directions of other orders: mean, highest, number", "39.9%, 60.4%, 719", mean),
         Compared("silhouette highest behind layer", "23 of 36", f"{peak} of {results['layers']}"),
         Compared(
@@ -199,7 +218,7 @@ def compared(results: Results) -> list[Compared]:
 
 
 def caveats(results: Results) -> list[str]:
-    six, layers = results["panels"]["6"], results["chosen"]
+    six, layers = whole(results), results["chosen"]
     said = [
         "The paper does not print its probe: the wording is ours, and so are the single letters, read from one pass. Narrations "
         "are greedy, where the paper takes three seeds."
@@ -213,8 +232,8 @@ def caveats(results: Results) -> list[str]:
         )
     if six["reverse"] and six["places"][layers["places"]]["flip"] <= highest(six, "random places", layers["places"]):
         said.append("The directions per place flip no more answers than the best random ones.")
-    blind = 1 / len(results["orders"][0]["order"])
-    if np.mean([row["asked"]["value"] for row in results["orders"]]) < 2 * blind:
+    blind, able = 1 / panel_count(results), [row["asked"]["value"] for row in results["orders"]]
+    if able and np.mean(able) < 2 * blind:
         said.append(
             "The model can hardly follow an order that is spelled out: its few right answers are mostly luck, so what their "
             "directions flip tells little."

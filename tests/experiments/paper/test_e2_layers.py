@@ -118,10 +118,9 @@ def test_pushes_by_place_reach_their_own_question(strips, prober):
     np.testing.assert_allclose(single.scores[:, :, 0], pushed[1].scores[:, :, 0], atol=1e-5)
 
 
-def test_letters_that_are_several_tokens_are_refused(strips, prober, monkeypatch):
-    monkeypatch.setattr("experiments.paper.layer_steering.letter_probes.LETTERS", ("A", "Ω"))
+def test_letters_that_are_several_tokens_are_refused(strips, prober):
     with pytest.raises(InputError, match="no single token for Ω"):
-        Prober.make(prober.model, prober.processor, [questions(forward(3))], strips)
+        Prober.make(prober.model, prober.processor, [questions(forward(3))], strips, "AΩ")
 
 
 def make_read(seed, right, expected, shift):
@@ -225,7 +224,7 @@ def run(tmp_path):
     pushes = {"reverse": 2 / 3, "other": 1 / 9, "places": 1, "back reverse": 1 / 3, "back places": 1}
     pushes |= {"selection reverse": 1, "selection places": 1 / 9}
     pushes |= {f"random{kind} {draw}": draw / 9 for draw in range(3) for kind in ("", " places")}
-    for panels in e2_layers.COUNTS:
+    for panels in e2_layers.counts(run):
         known = {"known": 1 / 3} if panels < 6 else {}
         run.saved(run.place("e2_layers") / f"letters-{panels}.npz", lambda: make_arrays(panels, pushes | known))  # noqa: B023
     for number, order in enumerate(other_orders(6, e2_layers.ORDERS, run.settings.seed)):
@@ -298,7 +297,7 @@ def test_the_chapter_tells_the_numbers(run):
 
 
 def test_a_model_that_cannot_read_in_reverse_has_nothing_to_flip(run):
-    for panels in e2_layers.COUNTS:
+    for panels in e2_layers.counts(run):
         path = run.place("e2_layers") / f"letters-{panels}.npz"
         arrays = dict(np.load(path))
         for purpose in ("evaluation", "discovery", "selection"):
