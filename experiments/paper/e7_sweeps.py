@@ -13,7 +13,7 @@ import numpy as np
 from experiments.paper import e1_discovery
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
-from experiments.run.formatting import COUNTING, ON_TARGET, line, on_target, percent, share, source
+from experiments.run.formatting import COUNTING, ON_TARGET, both, line, on_target, percent, share, source
 from experiments.run.run import Run
 from experiments.run.summaries import EstimatedRow, estimated, grouped, least_sufficient
 from experiments.testbed.wordings import THIS_PANEL
@@ -176,7 +176,7 @@ def _findings(results: SweepResults) -> list[str]:
     )
     return [
         f"Over the number of gaze heads: {_curve([row for row in heads if row['ranking'] == 'gaze'])}.",
-        f"{chosen} heads were chosen on other strips; here they reach {share(here)}."
+        f"{chosen} heads were chosen on other strips; here they reach {both(here)}."
         if here
         else f"{chosen} heads were given.",
         f"The best any number gives on these very strips, as the paper picks it: {'; '.join(best)}.",
