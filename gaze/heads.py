@@ -10,26 +10,61 @@ of the paper's code, is read too.
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from jaxtyping import Float32, Int64
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import read_json, shown, validate
 from qwen3vl_jax.files.write import write_json
 
 Head = tuple[int, int]
 """(layer, head), from 0."""
 
-VERSION = 1
+VERSION, RANKING = 1, "ranking"
+HINT = "give a file that `gaze discover` wrote, or a list of layer, head and score"
+MOST = 2**20
+"""Layers, or heads of a layer, that no model has."""
 LOWEST = 5
 """Per cent of the ranking from which the released scripts draw their control."""
+
+
+Index = Annotated[int, Field(ge=0, lt=MOST)]
+
+
+class HeadRow(TypedDict):
+    layer: Index
+    head: Index
+    score: NotRequired[Annotated[float, Field(allow_inf_nan=False)]]
+
+
+class HeadSetFile(TypedDict):
+    """The file that the head of this module describes."""
+
+    version: Literal[1]
+    heads: list[HeadRow]
+    score: NotRequired[str]
+    model: NotRequired[str]
+    revision: NotRequired[str]
+    settings: NotRequired[dict[str, Any]]
+
+
+def as_heads(given: object) -> tuple[Head, ...]:
+    """Pairs (layer, head), from any sequence or array of pairs of integers. Raises InputError for anything else."""
+    try:
+        pairs = np.asarray(given if isinstance(given, np.ndarray) else [tuple(pair) for pair in given])  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        pairs = np.empty(0)
+    if len(pairs) and (pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer)):
+        raise InputError(f"heads are {shown(given)}, but should be pairs of numbers (layer, head), from 0")
+    return tuple((int(layer), int(head)) for layer, head in pairs)
 
 
 @dataclass(frozen=True)
@@ -44,14 +79,18 @@ class HeadSet:
       settings: what else is needed to find them again; anything that JSON can hold.
     """
 
-    heads: tuple[Head, ...]
-    scores: tuple[float, ...] = ()
+    heads: Sequence[Head]
+    scores: Sequence[float] = ()
     score: str = ""
     model: str = ""
     revision: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", as_heads(self.heads))
+        object.__setattr__(self, "scores", tuple(self.scores))
+        if not np.isfinite(np.array(self.scores, np.float64)).all():
+            raise InputError("a head set has a score that is not a finite number: find the heads again")
         if not self.heads:
             raise InputError("a head set is empty: give at least one (layer, head)")
         if len(set(self.heads)) < len(self.heads):
@@ -75,15 +114,18 @@ class HeadSet:
 
         Raises InputError if there is no such file or it holds something else.
         """
-        raw = _read_json(Path(path))
-        if isinstance(raw, list):
-            raw = {"version": VERSION, "heads": raw}
-        try:
-            found = _from_dict(raw)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path} is not a head set ({type(error).__name__}: {error}): it needs a list of layer, head and score"
-            ) from None
+        raw: Any = read_json(path, "a head set", hint=HINT)
+        bare = isinstance(raw, list)
+        file = validate({"version": VERSION, "heads": raw} if bare else raw, path, "a head set", HeadSetFile, HINT)
+        rows = file["heads"]
+        found = cls(
+            heads=tuple((row["layer"], row["head"]) for row in rows),
+            scores=tuple(float(row["score"]) for row in rows if "score" in row),
+            score=file.get("score", ""),
+            model=file.get("model", ""),
+            revision=file.get("revision", ""),
+            settings={"kind": RANKING} if bare else file.get("settings", {}),
+        )
         return found if top_k is None else found.top(top_k)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -101,10 +143,34 @@ class HeadSet:
         """The first `count` heads; InputError unless there are that many."""
         if not 1 <= count <= len(self):
             raise InputError(f"cannot take the top {count} of {len(self)} heads: give a number from 1 to {len(self)}")
-        return HeadSet(self.heads[:count], self.scores[:count], self.score, self.model, self.revision, self.settings)
+        settings = {name: value for name, value in self.settings.items() if name != "kind"}
+        return HeadSet(self.heads[:count], self.scores[:count], self.score, self.model, self.revision, settings)
+
+    def require(self, layers: int, heads: int, revision: str = "") -> None:
+        """Raises InputError unless these are heads to be steered, of a model of this shape and, if both are known, revision.
+
+        A ranking is refused: steering all heads of a model breaks it. So is a set of more than half of them, unless it is
+        `all_heads`.
+        """
+        self._mask(layers, heads)
+        if revision and self.revision and revision != self.revision:
+            raise InputError(
+                f"these heads belong to {self.model or 'a model'} of revision {self.revision}, but the model is of revision "
+                f"{revision}: find its own with `gaze discover`"
+            )
+        ranking = self.settings.get("kind") == RANKING
+        if ranking or (2 * len(self) > layers * heads and self.settings.get("control") is None):
+            raise InputError(
+                f"these {len(self)} of {layers * heads} heads are a ranking, not a set to be steered: say how many of the best "
+                "to take (--top, or `HeadSet.top`)"
+            )
 
     def to_mask(self, layers: int, heads: int) -> Float32[np.ndarray, "layer heads"]:
-        """1 at these heads, 0 at the others; InputError if the model has no such head."""
+        """1 at these heads, 0 at the others; InputError as of `require`."""
+        self.require(layers, heads)
+        return self._mask(layers, heads)
+
+    def _mask(self, layers: int, heads: int) -> Float32[np.ndarray, "layer heads"]:
         mask = np.zeros((layers, heads), np.float32)
         for layer, head in self.heads:
             if not (0 <= layer < layers and 0 <= head < heads):
@@ -117,7 +183,7 @@ class HeadSet:
 
     def per_layer(self, layers: int, heads: int) -> Int64[np.ndarray, "layer"]:
         """How many of them each layer has; InputError if the model has no such head."""
-        return self.to_mask(layers, heads).sum(axis=1).astype(np.int64)
+        return self._mask(layers, heads).sum(axis=1).astype(np.int64)
 
     def _rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [{"layer": layer, "head": head} for layer, head in self.heads]
@@ -207,29 +273,3 @@ def _drawn(
     chosen = sorted(candidates[number] for number in rng.permutation(len(candidates))[:count])
     settings = settings | {"asked": count, "pool": len(candidates)}
     return HeadSet(tuple(chosen), model=like.model, revision=like.revision, settings=settings)
-
-
-def _from_dict(raw: dict[str, Any]) -> HeadSet:
-    if raw["version"] != VERSION:
-        raise ValueError(f"version {raw['version']} instead of {VERSION}")
-    rows = raw["heads"]
-    return HeadSet(
-        heads=tuple((_index(row["layer"]), _index(row["head"])) for row in rows),
-        scores=tuple(float(row["score"]) for row in rows if "score" in row),
-        **{name: raw[name] for name in ("score", "model", "revision", "settings") if name in raw},
-    )
-
-
-def _index(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not the number of a layer or head")
-    return value
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no head set at {path}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a head set ({error}): give a JSON file") from None

@@ -47,16 +47,20 @@ def attend(
     # Rows beyond the last one repeat it and are dropped.
     rows = np.minimum(np.arange(blocks * size), count - 1).astype(np.int32).reshape(blocks, 1, size)
     ends = np.cumsum([v.shape[2] for _, v in parts])[:-1].tolist()
+    # Of a cache that is made empty inside a program, XLA for CPUs may read what nothing wrote (see `xla_flags`): a part
+    # that no query may see adds nothing, whatever stands in it.
+    used = [jnp.any(keys, axis=1)[:, None, None, None, None] for keys in jnp.split(seen, ends, axis=1)[:-1]]
 
     def mix(block: Int[Array, "1 row"]) -> Float[Array, "batch kv group row head"]:
         scores = _scores(q, parts, seen, edits, block, causal)
         raised = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
         shares = zip(jnp.split(raised.astype(q.dtype), ends, axis=-1), parts, strict=True)
-        mixed = [
+        *past, own = [
             jnp.einsum("bkgrs,bksd->bkgrd", share, v, preferred_element_type=jnp.float32) for share, (_, v) in shares
         ]
-        # Divided behind the product, where there is less to divide.
-        return (sum(mixed[1:], mixed[0]) / jnp.sum(raised, axis=-1, keepdims=True)).astype(q.dtype)
+        mixed = sum((jnp.where(some, part, 0) for some, part in zip(used, past, strict=True)), own)
+        # Divided after the product, where there is less to divide.
+        return (mixed / jnp.sum(raised, axis=-1, keepdims=True)).astype(q.dtype)
 
     return rearrange(lax.map(mix, jnp.asarray(rows)), "n b kv g r d -> b (n r) (kv g) d")[:, :count]
 
@@ -69,9 +73,10 @@ def read(
     taps: Taps,
 ) -> Readings:
     """What the tapped queries look at, causally; arguments as of `attend`, keys of `taps` in the order of the parts."""
-    weights = jax.nn.softmax(_scores(q, parts, seen, edits, taps.query_positions, causal=True), axis=-1)
+    weights = jax.nn.softmax(_scores(q, parts, seen, edits, jnp.asarray(taps.query_positions), causal=True), axis=-1)
     weights = weights.astype(q.dtype).astype(jnp.float32)
-    groups = jnp.broadcast_to(taps.groups, (len(q), *taps.groups.shape[1:])).astype(jnp.float32)
+    groups = jnp.asarray(taps.groups, jnp.float32)
+    groups = jnp.broadcast_to(groups, (len(q), *groups.shape[1:]))
     mass = jnp.einsum("bkgrs,bns->brkgn", weights, groups, precision="highest")
     value_mass = None
     if taps.weigh_values:

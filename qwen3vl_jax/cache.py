@@ -8,7 +8,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32, Shaped
 
+from qwen3vl_jax.checks import known, require_shape
 from qwen3vl_jax.config import TextConfig
+from qwen3vl_jax.errors import InputError
 
 
 @struct.dataclass
@@ -39,9 +41,35 @@ class Cache:
             next_position=jnp.zeros((batch,), jnp.int32),
         )
 
+    @classmethod
+    def of(
+        cls,
+        keys: Float[Array, "layer batch kv head seq"],
+        values: Float[Array, "layer batch kv seq head"],
+        valid: Bool[Array, "batch seq"],
+        positions: Int32[Array, "batch seq 3"],
+    ) -> "Cache":
+        """What a first pass leaves: every slot holds one of its tokens."""
+        last = jnp.max(positions, axis=(1, 2), where=valid[:, :, None], initial=-1)
+        return cls(keys, values, valid, jnp.asarray(valid.shape[1], jnp.int32), jnp.maximum(last + 1, 0))
+
     @property
     def slots(self) -> int:
         return self.keys.shape[4]
+
+    def check_room(self, config: TextConfig, batch: int, count: int) -> None:
+        """Raises InputError unless this is a cache of such a model with room for `count` more tokens in `batch` rows.
+
+        How full it is is known on the host only; under `jit` the shapes alone are checked.
+        """
+        axes = dict(layer=config.num_hidden_layers, batch=batch, kv=config.num_key_value_heads)
+        require_shape("cache.keys", self.keys, axes | dict(head=config.head_dim, slot=None))
+        used = int(self.filled) if known(self.filled) else 0
+        if used + count > self.slots:
+            raise InputError(
+                f"the cache has {self.slots} slots, {used} of them in use, and no room for {count} more tokens: "
+                "give it more slots (`empty_cache`, `Cache.fork`)"
+            )
 
     def write(
         self,
@@ -50,7 +78,9 @@ class Cache:
         valid: Bool[Array, "batch seq"],
         positions: Int32[Array, "batch seq 3"],
     ) -> "Cache":
-        """With more tokens in the next slots; there must be room for them."""
+        """With more tokens in the next slots. Where there is no room for them, all that is read later is NaN, not just wrong."""
+        fits = self.filled + valid.shape[1] <= self.slots
+        keys, values = (jnp.where(fits, x, jnp.nan) for x in (keys, values))
         last = jnp.max(positions, axis=(1, 2), where=valid[:, :, None], initial=-1)
         return Cache(
             keys=lax.dynamic_update_slice_in_dim(self.keys, keys, self.filled, axis=4),

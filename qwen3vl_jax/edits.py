@@ -1,12 +1,18 @@
 """Edits in, taps out: interventions are arrays beside the tokens, measurements arrays beside the logits."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from qwen3vl_jax.checks import require_range, require_shape
+from qwen3vl_jax.config import TextConfig
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.inputs import Array as AnyArray
 
 # An edit may have length 1 on an axis where it is the same for all; jaxtyping's `#axis` says so. The layer axis is there
 # when a caller builds an edit and gone (`*layer`) inside the scan over layers, which hands each layer its own slice.
@@ -45,6 +51,37 @@ class Edits:
     steer: Steer | None = None
     residual: Float[Array, "*#layer #batch #query embed"] | None = None
 
+    def check(self, config: TextConfig, batch: int, queries: int, slots: int) -> None:
+        """Raises InputError, naming the field, unless all fit a pass of `queries` tokens over `slots` keys.
+
+        What is the same for all may have length 1 on the layer, batch, head and query axes, and on the key axis of a mask.
+        """
+        layers, heads = config.num_hidden_layers, config.num_attention_heads
+        if self.head_mask is not None:
+            axes = dict(layer=layers, batch=batch, heads=heads, query=queries, key=slots)
+            require_shape("edits.head_mask", self.head_mask, axes, ones="layer batch heads query key")
+        if self.residual is not None:
+            axes = dict(layer=layers, batch=batch, query=queries, embed=config.hidden_size)
+            require_shape("edits.residual", self.residual, axes, ones="layer batch query")
+        if self.steer is not None:
+            steer = self.steer
+            require_shape(
+                "edits.steer.heads", steer.heads, dict(layer=layers, batch=batch, heads=heads), ones="layer batch"
+            )
+            require_shape("edits.steer.keys", steer.keys, dict(batch=batch, key=slots), ones="batch key")
+            require_shape("edits.steer.replace_scores", steer.replace_scores, dict(batch=batch), ones="batch")
+            if steer.query_mask is not None:
+                require_shape("edits.steer.query_mask", steer.query_mask, dict(batch=batch, slot=slots), ones="batch")
+
+    def upto(self, slots: int) -> "Edits":
+        """The same without keys after the first `slots`."""
+        cut = lambda x: x if x is None or x.shape[-1] == 1 else x[..., :slots]  # noqa: E731
+        steer = self.steer
+        if steer is not None:
+            query_mask = None if steer.query_mask is None else steer.query_mask[:, :slots]
+            steer = replace(steer, keys=cut(steer.keys), query_mask=query_mask)
+        return replace(self, head_mask=cut(self.head_mask), steer=steer)
+
     def at(self, step: Any, slots: int) -> "Edits":
         """Edits that never change are their own plan (see `generate`)."""
         del step, slots
@@ -70,7 +107,7 @@ class Edits:
         steer = None if self.steer is None or heads is None else replace(self.steer, heads=heads)
         return Edits(head_mask, steer, residual)
 
-    def of_last_row(self) -> "Edits":
+    def of_last_query(self) -> "Edits":
         """Those of a layer for the last query of its pass alone."""
         steer = self.steer
         if steer is not None and steer.query_mask is not None:
@@ -84,16 +121,37 @@ class Taps:
     """What to read.
 
     Attributes:
-      query_positions: of the queries that are read, as indices into this pass's sequence.
+      query_positions: of the queries that are read, as indices into this pass's sequence; negative ones count from its end.
       groups: sets of keys (a panel, the sink, the text; the identity for single tokens) as weights, usually 0 or 1.
       weigh_values: also weigh each key's attention by the norm of its value vector (Kobayashi et al. 2020).
       residual: also read the residual stream behind every layer.
     """
 
-    query_positions: Int32[Array, "#batch row"]
-    groups: Float[Array, "#batch group key"]
+    query_positions: Int[AnyArray, "*#batch row"] | Sequence[Sequence[int]] | Sequence[int]
+    groups: Num[AnyArray, "*#batch group key"] | Bool[AnyArray, "*#batch group key"]
     weigh_values: bool = struct.field(pytree_node=False, default=False)
     residual: bool = struct.field(pytree_node=False, default=False)
+
+    def pick(self, x: Float[Array, "batch query embed"]) -> Float[Array, "batch row embed"]:
+        """The tapped queries of a stream."""
+        rows = jnp.asarray(self.query_positions)
+        rows = jnp.broadcast_to(rows, (x.shape[0], rows.shape[1]))
+        return jnp.take_along_axis(x, rows[:, :, None], axis=1)
+
+    def checked(self, batch: int, queries: int, slots: int) -> "Taps":
+        """The same for a pass of `queries` tokens over `slots` keys, positions counted from the start.
+
+        Lists and arrays without a batch axis are accepted. Raises InputError for other shapes, and for positions that do not
+        exist where they are known: under `jit` they are not.
+        """
+        positions, groups = _batched(self.query_positions, 2), _batched(self.groups, 3)
+        require_shape("taps.query_positions", positions, dict(batch=batch, row=None), ones="batch")
+        require_shape("taps.groups", groups, dict(batch=batch, group=None, key=slots), ones="batch key")
+        if not jnp.issubdtype(positions.dtype, jnp.integer):
+            raise InputError(f"taps.query_positions has dtype {positions.dtype}, but should hold integers")
+        require_range("taps.query_positions", positions, -queries, queries, f"this pass has {queries} queries")
+        positions = jnp.where(positions < 0, positions + queries, positions).astype(jnp.int32)
+        return replace(self, query_positions=positions, groups=groups)
 
 
 @struct.dataclass
@@ -117,3 +175,9 @@ def slice_keys(x: Float[Array, "*rest #key"], past: int, first: Any, count: int)
         return x
     own = lax.dynamic_slice_in_dim(x, first, count, axis=-1)
     return jnp.concatenate([x[..., :past], own], axis=-1) if past else own
+
+
+def _batched(x: Any, ndim: int) -> Any:
+    """An array with a batch axis in front, from one without, or from nested lists."""
+    array = x if hasattr(x, "ndim") else jnp.asarray(x)
+    return array[None] if array.ndim == ndim - 1 else array

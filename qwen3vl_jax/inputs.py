@@ -5,6 +5,8 @@ from jaxtyping import Array as Jax
 from jaxtyping import Bool, Float32, Int32
 from numpy import ndarray as Numpy
 
+from qwen3vl_jax.checks import require_range, require_shape
+
 Array = Jax | Numpy
 
 
@@ -47,3 +49,19 @@ class Prompt:
     positions: Int32[Array, "batch seq 3"]
     valid: Bool[Array, "batch seq"]
     image_cell: Int32[Array, "batch seq"] | None = None
+
+    def check(self, vocabulary: int) -> tuple[int, int]:
+        """Returns how many rows there are and how long they are.
+
+        Raises InputError unless the fields fit each other, and for tokens that a vocabulary of this size lacks where they are
+        known: an embedding would give NaN for them.
+        """
+        require_shape("prompt.tokens", self.tokens, dict(batch=None, seq=None))
+        batch, seq = self.tokens.shape
+        require_shape("prompt.positions", self.positions, dict(batch=batch, seq=seq, axis=3))
+        require_shape("prompt.valid", self.valid, dict(batch=batch, seq=seq))
+        if self.image_cell is not None:
+            require_shape("prompt.image_cell", self.image_cell, dict(batch=batch, seq=seq))
+        hint = "the tokenizer and the weights belong to different models"
+        require_range("prompt.tokens", self.tokens, 0, vocabulary, hint)
+        return batch, seq

@@ -4,17 +4,22 @@ The module tree carries the names of the Hugging Face checkpoint: a tensor's pla
 Matches `Qwen3VLForConditionalGeneration` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`.
 """
 
+from dataclasses import replace
+from types import NoneType
+
 import jax.numpy as jnp
 from flax import nnx, struct
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int32
 
 from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.checks import require_range, require_shape, require_type
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Readings, Taps
+from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.layers import Linear
-from qwen3vl_jax.text import Decoder
+from qwen3vl_jax.text import Decoder, SomeLayers
 from qwen3vl_jax.vision import Vision, VisionTower
 
 
@@ -62,29 +67,80 @@ class Qwen3VL(nnx.Module):
         cache: Cache | None = None,
         edits: Edits | None = None,
         taps: Taps | None = None,
-        work: Int32[Array, "layer"] | None = None,
+        some: SomeLayers | None = None,
     ) -> Output:
-        """Reads a prompt behind what the cache already holds, which must have room for it; None: behind nothing.
+        """Reads a prompt after what the cache already holds; None: after nothing.
 
-        Key axes of edits and taps count cache slots; their query rows count this prompt's tokens.
+        Key axes of edits and taps count cache slots, the prompt's tokens without a cache; their query axes count this
+        prompt's tokens, negative positions from its end.
 
         Args:
-          work: what each layer has to do, see `qwen3vl_jax.text.Decoder`.
+          some: what each layer has to do, all of its work without; see `qwen3vl_jax.generation.layer_modes`.
+
+        Raises:
+          InputError: names the argument whose shape does not fit, and, where they are known (under `jit` they are not), tokens
+            that the embedding lacks, cells that `vision` lacks, positions that the prompt lacks, and a cache without room.
+            A cache that runs out of room under `jit` gives NaN from there on.
         """
+        taps = self._checked(prompt, vision, cache, edits, taps)
         decoder = self.model.language_model
         x, deepstack = self.embed(prompt, vision)
         positions, valid = jnp.asarray(prompt.positions), jnp.asarray(prompt.valid)
-        x, own, readings = decoder(x, positions, valid, deepstack, cache, edits, taps, work)
-        into = self.empty_cache(*prompt.tokens.shape) if cache is None else cache
-        return Output(decoder.norm(x), into.write(*own, valid, positions), readings)
+        x, own, readings = decoder(x, positions, valid, deepstack, cache, edits, taps, some)
+        cache = Cache.of(*own, valid, positions) if cache is None else cache.write(*own, valid, positions)
+        return Output(decoder.norm(x), cache, readings)
 
     def extend(
         self, tokens: Int32[Array, "batch seq"], cache: Cache, edits: Edits | None = None, taps: Taps | None = None
     ) -> Output:
-        """Reads more text tokens, none of them padding, at the positions that follow."""
+        """Reads more text tokens, none of them padding, at the positions that follow; errors as of a call."""
+        require_type("cache", cache, Cache, "a Cache, as `Output.cache` or `empty_cache` give it")
+        tokens = jnp.asarray(tokens)
+        require_shape("tokens", tokens, dict(batch=len(cache.next_position), seq=None))
         steps = cache.next_position[:, None] + jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
         positions = jnp.broadcast_to(steps[:, :, None], (*tokens.shape, 3))
         return self(Prompt(tokens, positions, jnp.ones(tokens.shape, bool)), None, cache, edits, taps)
+
+    def read(self, prompt: Prompt, cache: Cache, taps: Taps) -> Readings:
+        """Reads text after what the cache holds for its taps alone, and keeps nothing: the cache needs no room.
+
+        Keys of the taps are the slots of the cache, then the tokens of the prompt.
+
+        Raises:
+          InputError: as a call.
+        """
+        batch, queries = prompt.check(self.config.text.vocab_size)
+        cache.check_room(self.config.text, batch, 0)
+        taps = taps.checked(batch, queries, cache.slots + queries)
+        x, _ = self.embed(prompt, None)
+        positions, valid = jnp.asarray(prompt.positions), jnp.asarray(prompt.valid)
+        full = replace(cache, filled=jnp.asarray(cache.slots, jnp.int32))
+        readings = self.model.language_model(x, positions, valid, None, full, None, taps)[2]
+        assert readings is not None
+        return readings
+
+    def _checked(
+        self, prompt: Prompt, vision: Vision | None, cache: Cache | None, edits: Edits | None, taps: Taps | None
+    ) -> Taps | None:
+        """Raises InputError unless the arguments fit each other; returns the taps in their usual form."""
+        require_type("prompt", prompt, Prompt, "a Prompt, as the Processor makes it")
+        require_type("vision", vision, (Vision, NoneType), "a Vision, as `encode` gives it, or None")
+        require_type("cache", cache, (Cache, NoneType), "a Cache, or None")
+        require_type("edits", edits, (Edits, NoneType), "Edits, or None")
+        require_type("taps", taps, (Taps, NoneType), "Taps, or None")
+        batch, queries = prompt.check(self.config.text.vocab_size)
+        if (vision is None) != (prompt.image_cell is None):
+            missing = "vision" if vision is None else "prompt.image_cell"
+            raise InputError(f"{missing} is None: a prompt that shows images needs both, one of text alone neither")
+        if vision is not None:
+            cells = vision.embeds.shape[0] * vision.embeds.shape[1]
+            require_range("prompt.image_cell", prompt.image_cell, -1, cells, "give the vision of these images")
+        if cache is not None:
+            cache.check_room(self.config.text, batch, queries)
+        slots = queries if cache is None else cache.slots
+        if edits is not None:
+            edits.check(self.config.text, batch, queries, slots)
+        return None if taps is None else taps.checked(batch, queries, slots)
 
     def logits(self, hidden: Float[Array, "*shape embed"]) -> Float[Array, "*shape vocab"]:
         """Vocabulary scores of any rows of `Output.hidden`."""

@@ -3,10 +3,9 @@
 Matches `Qwen3VLTextModel` of `transformers/models/qwen3_vl/modeling_qwen3_vl.py`.
 """
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
@@ -24,8 +23,8 @@ from qwen3vl_jax.moe import MoE
 
 Angles = tuple[Float[Array, "batch query head"], Float[Array, "batch query head"]]
 LayersKeysValues = tuple[Float[Array, "layer batch kv head query"], Float[Array, "layer batch kv query head"]]
-SKIP, KEYS, LAST, RUN = 0, 1, 2, 3
-"""What a layer has to do in a pass: nothing, its keys and values, beside these all of the last row, or all of every row."""
+LayerOutput = tuple[KeysValues, Readings | None]
+"""The keys and values of the tokens of a pass, and what the taps read."""
 
 
 class Attention(nnx.Module):
@@ -89,6 +88,77 @@ class DecoderLayer(nnx.Module):
         return self.self_attn.keys_values(self.input_layernorm(x), angles)
 
 
+@dataclass(frozen=True, eq=False)  # JAX hashes what it traces, and arrays have no hash
+class LayerPass:
+    """One layer in one pass: all that it reads beside the stream.
+
+    Attributes:
+      number: of the layer, from 0.
+      angles: rotations of the tokens of this pass.
+      cached: keys and values of the tokens before; None if there are none.
+      seen: False at keys, cached or own, that no token may see.
+      deepstack: what joins the stream after the first layers, for as many rows as x has, or for fewer, each of which then
+        stands for several in a row of x.
+      edits: of this layer.
+    """
+
+    block: DecoderLayer
+    number: Int32[Array, ""]
+    angles: Angles
+    cached: KeysValues | None
+    seen: Bool[Array, "batch key"]
+    deepstack: Float[Array, "tap strip query embed"] | None
+    edits: Edits | None
+    taps: Taps | None
+
+    def __call__(self, x: Float[Array, "batch query embed"]) -> tuple[Float[Array, "batch query embed"], LayerOutput]:
+        """The stream after this layer, and what the layer gives beside it."""
+        own = self.keys_values(x)
+        x, readings = self.attend(x, own)
+        x = self.add(x)
+        if readings is not None and self.taps is not None and self.taps.residual:
+            readings = replace(readings, residual=self.taps.pick(x))
+        return x, (own, readings)
+
+    def keys_values(self, x: Float[Array, "batch query embed"]) -> KeysValues:
+        return self.block.keys_values(x, self.angles)
+
+    def attend(
+        self, x: Float[Array, "batch query embed"], own: KeysValues
+    ) -> tuple[Float[Array, "batch query embed"], Readings | None]:
+        """Attention and MLP, against what is cached and the keys and values of this pass."""
+        parts = (own,) if self.cached is None else (self.cached, own)
+        return self.block(x, self.angles, parts, self.seen, self.edits, self.taps)
+
+    def add(self, x: Float[Array, "batch query embed"]) -> Float[Array, "batch query embed"]:
+        """With what joins the residual stream after a layer: DeepStack features on the first few, then the residual edit."""
+        if self.deepstack is not None and self.deepstack.shape[0] > 0:
+            taps, strips = self.deepstack.shape[:2]
+            feature = self.deepstack[jnp.minimum(self.number, taps - 1)]
+            join = lambda x: x + jnp.repeat(feature, len(x) // strips, axis=0)  # noqa: E731
+            x = lax.cond(self.number < taps, join, lambda x: x, x)
+        if self.edits is not None and self.edits.residual is not None:
+            x = x + self.edits.residual.astype(x.dtype)
+        return x
+
+    def of_last_token(self) -> "LayerPass":
+        """The same pass for its last token alone."""
+        angles = (self.angles[0][:, -1:], self.angles[1][:, -1:])
+        edits = self.edits and self.edits.of_last_query()
+        return replace(self, angles=angles, deepstack=None, edits=edits, taps=None)
+
+
+@runtime_checkable
+class SomeLayers(Protocol):
+    """Layers that need not do all of their work (see `qwen3vl_jax.generation.layer_modes`)."""
+
+    @property
+    def modes(self) -> Int32[Array, "layer"]: ...
+
+    def run(self, layer: LayerPass, mode: Int32[Array, ""], x: Array) -> tuple[Array, LayerOutput]:
+        """What `layer(x)` gives, as far as it is wanted."""
+
+
 class Decoder(nnx.Module):
     """Embedding table, layers, final norm."""
 
@@ -108,76 +178,33 @@ class Decoder(nnx.Module):
         cache: Cache | None,
         edits: Edits | None,
         taps: Taps | None,
-        work: Int32[Array, "layer"] | None = None,
+        some: SomeLayers | None = None,
     ) -> tuple[Float[Array, "batch query embed"], LayersKeysValues, Readings | None]:
-        """Reads `query` more tokens behind those in the cache.
+        """Reads `query` more tokens after those in the cache.
 
         Args:
-          deepstack: of as many rows as x has, or of fewer, each of which then stands for several in a row of x.
-          work: `SKIP`, `KEYS`, `LAST` or `RUN` for each layer; all of them run without. Nothing is read where not all runs.
+          deepstack: see `LayerPass`.
+          some: what each layer has to do; all of its work without.
 
         Returns:
-          The stream behind the last layer (`norm` is the caller's), the keys and values of these tokens, 0 in layers that
-          were skipped, and the readings. The last two have a layer axis in front.
+          The stream after the last layer (`norm` is the caller's), the keys and values of these tokens, and the readings.
+          The last two have a layer axis in front.
         """
-        count, layers = x.shape[1], self.config.num_hidden_layers
+        layers = self.config.num_hidden_layers
         past, first = (0, 0) if cache is None else (cache.slots, cache.filled)
         seen = valid if cache is None else jnp.concatenate([cache.valid, valid], axis=1)
         angles = rope.text_angles(positions, self.config)
-        here = edits and edits.slice_keys(past, first, count)
+        edits = edits and edits.slice_keys(past, first, x.shape[1])
         if taps is not None:
-            taps = replace(taps, groups=slice_keys(taps.groups, past, first, count))
+            taps = replace(taps, groups=slice_keys(jnp.asarray(taps.groups), past, first, x.shape[1]))
 
-        def body(x: Array, scanned: tuple) -> tuple:
-            block, number, before, own_edits, work = scanned
-            edits = here and here.layer(*own_edits)
+        def body(x: Array, scanned: tuple) -> tuple[Array, LayerOutput]:
+            block, number, cached, own_edits, mode = scanned
+            layer = LayerPass(block, number, angles, cached, seen, deepstack, edits and edits.layer(*own_edits), taps)
+            return layer(x) if some is None else some.run(layer, mode, x)
 
-            def parts(own: KeysValues) -> tuple[KeysValues, ...]:
-                return (own,) if before is None else (before, own)
-
-            def run(x: Array) -> tuple:
-                own = block.keys_values(x, angles)
-                x, readings = block(x, angles, parts(own), seen, edits, taps)
-                x = _behind_layer(x, number, deepstack, edits)
-                if readings is not None and taps is not None and taps.residual:
-                    rows = jnp.broadcast_to(taps.query_positions, (x.shape[0], taps.query_positions.shape[1]))
-                    residual = jnp.take_along_axis(x, rows[:, :, None], axis=1)
-                    readings = Readings(readings.mass, readings.value_mass, residual)
-                return x, (own, readings)
-
-            if work is None:
-                return run(x)
-            nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(run, x)[1])
-            only_keys = lambda x: (x, (block.keys_values(x, angles), nothing[1]))  # noqa: E731
-
-            def run_last(x: Array) -> tuple:
-                own = block.keys_values(x, angles)
-                row, angle = (jax.tree.map(lambda leaf: leaf[:, -1:], rows) for rows in (x, angles))
-                row, _ = block(row, angle, parts(own), seen, edits and edits.of_last_row(), None)
-                return _behind_layer(x.at[:, -1:].set(row), number, deepstack, edits), (own, nothing[1])
-
-            return lax.switch(work, [lambda x: (x, nothing), only_keys, run_last, run], x)
-
-        before = None if cache is None else (cache.keys, cache.values)
-        own_edits_by_layer = here and here.stack(layers)
-        outs: tuple[LayersKeysValues, Readings | None]
-        x, outs = lax.scan(
-            body, x, (self.layers, jnp.arange(layers), before, own_edits_by_layer, work), unroll=self.unroll
-        )
+        cached = None if cache is None else (cache.keys, cache.values)
+        scanned = (self.layers, jnp.arange(layers), cached, edits and edits.stack(layers), some and some.modes)
+        outs: LayerOutput
+        x, outs = lax.scan(body, x, scanned, unroll=self.unroll)
         return x, *outs
-
-
-def _behind_layer(
-    x: Float[Array, "batch query embed"],
-    layer: Int32[Array, ""],
-    deepstack: Float[Array, "tap strip query embed"] | None,
-    edits: Edits | None,
-) -> Float[Array, "batch query embed"]:
-    """What joins the residual stream behind a layer: DeepStack features on the first few, then the residual edit."""
-    if deepstack is not None and deepstack.shape[0] > 0:
-        taps, strips = deepstack.shape[:2]
-        feature = deepstack[jnp.minimum(layer, taps - 1)]
-        x = lax.cond(layer < taps, lambda x: x + jnp.repeat(feature, len(x) // strips, axis=0), lambda x: x, x)
-    if edits is not None and edits.residual is not None:
-        x = x + edits.residual.astype(x.dtype)
-    return x

@@ -14,6 +14,7 @@ from jaxtyping import install_import_hook
 MAPS = 15_000
 PACKAGES = ["qwen3vl_jax", "gaze", "convert", "experiments"]
 install_import_hook(PACKAGES, "beartype.beartype")
+import qwen3vl_jax  # noqa: E402, F401 - sets the flags of XLA before any backend starts
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -15,11 +15,11 @@ from gaze.discovery.scores import panel_attention
 from gaze.steering.masks import Steering
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.generation.decoding import generate
+from qwen3vl_jax.generation.layer_modes import LayerMode
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.sharding import shardings
-from qwen3vl_jax.text import RUN
 from qwen3vl_jax.vision import Vision
 
 PANELS = 6
@@ -29,7 +29,7 @@ PREFIX, QUESTION = 404, 16
 """Tokens of a prompt up to the word that names the panel, and from there on."""
 ANSWER = 15
 """Tokens of a steered answer."""
-TAKEN = {2: 0, 4: RUN}
+TAKEN = {2: 0, 4: LayerMode.FULL}
 """Of two branches the first, which takes the likeliest token; of four the one in which a layer does all its work."""
 
 

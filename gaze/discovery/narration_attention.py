@@ -17,6 +17,7 @@ from gaze.discovery.scores import Mass
 from gaze.pictures.strips import Photo, Picture
 from gaze.steering.engine import encode
 from gaze.text_spans import TextSpan
+from qwen3vl_jax.checks import require_finite
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Qwen3VL
@@ -66,6 +67,7 @@ def watch(
     prompt, panels, read = across((encoded.prompt, encoded.panels, tokens), mesh_of(model))
     found = fetch(narration_attention(model, prompt, encoded.vision, panels, read))
     beyond = np.arange(room)[None, :] >= np.array([len(text) for text in said])[:, None]
+    require_finite("the attention while narrating", found)
     kept = [np.array(rearrange(mass, "l s t h p -> s t l h p"))[: len(strips)] for mass in found]
     for mass in kept:
         mass[beyond] = np.nan
@@ -87,13 +89,13 @@ def narration_attention(
     Args:
       panels: keys of each panel of the prompt.
     """
-    strips, length = prompt.tokens.shape
-    new = said.shape[1]
-    groups = jnp.pad(jnp.asarray(panels, jnp.float32), ((0, 0), (0, 0), (0, new)))
+    length, new = prompt.tokens.shape[1], said.shape[1]
+    groups = jnp.asarray(panels, jnp.float32)
     last = Taps(jnp.full((1, 1), length - 1, jnp.int32), groups, weigh_values=True)
-    read = model(prompt, vision, model.empty_cache(strips, length + new), taps=last)
+    read = model(prompt, vision, taps=last)
+    groups = jnp.pad(groups, ((0, 0), (0, 0), (0, new - 1)))
     behind = Taps(jnp.arange(new - 1, dtype=jnp.int32)[None], groups, weigh_values=True)
-    rest = model.extend(jnp.asarray(said)[:, :-1], read.cache, taps=behind)
+    rest = model.extend(jnp.asarray(said)[:, :-1], read.cache.fork(1, new - 1), taps=behind)
     first, others = read.readings, rest.readings
     assert first is not None
     assert others is not None
@@ -121,11 +123,17 @@ def averaged(
 
 
 def by_line(mass: PerToken, lines: Lines) -> Mass:
-    """Mean over the tokens of each line: the tensor of discovery with lines in place of questions; NaN where there is none."""
+    """Mean over the tokens of each line: the tensor of discovery with lines in place of questions; NaN where there is none.
+
+    Tokens of no line, among them those behind the end of a text, count nowhere, whatever stands there. Raises InputError for
+    a token of a line whose mass is not a number.
+    """
+    spoken = lines >= 0
+    require_finite("the attention during lines", mass[spoken])
     member = _members(lines, mass.shape[-1])
     count = member.sum(axis=1)
     shares = np.divide(member, count[:, None], out=np.zeros_like(member), where=count[:, None] > 0)
-    found = np.einsum("stk,stlhp->sklhp", shares, np.nan_to_num(mass), optimize=True)
+    found = np.einsum("stk,stlhp->sklhp", shares, np.where(spoken[:, :, None, None, None], mass, 0), optimize=True)
     found[count == 0] = np.nan
     return found
 

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.generation.layer_modes import LayerMode, LayerModes
 from qwen3vl_jax.inputs import Array, Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.text import KEYS, RUN
 
 Mass = Float[np.ndarray, "strip panel layer heads panel"]
 """Attention of the last prompt token: strip, panel asked about, layer, head, panel attended to."""
@@ -74,15 +74,13 @@ def panel_attention(
     strips, suffix = len(prefix.tokens), questions.tokens.shape[1]
     layers = model.config.text.num_hidden_layers
     # Of the last layer the questions need no more than the keys.
-    work = jnp.full((layers,), RUN, jnp.int32).at[-1].set(KEYS)
-    cache = model(prefix, model.encode(images), work=work).cache
+    some = LayerModes(jnp.full((layers,), LayerMode.FULL, jnp.int32).at[-1].set(LayerMode.KV_ONLY))
+    cache = model(prefix, model.encode(images), some=some).cache
     keys = jnp.pad(groups, ((0, 0), (0, 0), (0, suffix))).astype(jnp.float32)
     taps = Taps(query_positions=jnp.full((1, 1), suffix - 1, jnp.int32), groups=keys)
 
     def ask(tokens: Array, positions: Array, valid: Array) -> Float32[Array, "layer strip heads group"]:
-        readings = model(Prompt(tokens, positions, valid), None, cache, taps=taps).readings
-        assert readings is not None
-        return readings.mass[:, :, 0]
+        return model.read(Prompt(tokens, positions, valid), cache, taps).mass[:, :, 0]
 
     leaves = (questions.tokens, questions.positions, questions.valid)
     by_question = [rearrange(leaf, "(strip question) ... -> question strip ...", strip=strips) for leaf in leaves]

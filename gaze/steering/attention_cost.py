@@ -124,12 +124,12 @@ def _read(
     said: Int32[Array, "batch step"] | Int32[np.ndarray, "batch step"],
 ) -> Float32[Array, "layer batch row heads group"]:
     """The last row of the prompt, then the rows that read the answer, all under one plan that never changes."""
-    batch, length = prompt.tokens.shape
-    room = said.shape[1]
+    length, room = prompt.tokens.shape[1], said.shape[1]
     edits, keys = plan.at(1, length + room), jnp.asarray(groups)
-    cache = model.empty_cache(batch, length + room)
-    first = model(prompt, vision, cache, edits, Taps(jnp.full((1, 1), length - 1, jnp.int32), keys))
-    rest = model.extend(jnp.asarray(said), first.cache, edits, Taps(jnp.arange(room, dtype=jnp.int32)[None], keys))
+    last = Taps(jnp.full((1, 1), length - 1, jnp.int32), keys[..., :length])
+    first = model(prompt, vision, None, edits.upto(length), last)
+    later = Taps(jnp.arange(room, dtype=jnp.int32)[None], keys)
+    rest = model.extend(jnp.asarray(said), first.cache.fork(1, room), edits, later)
     assert first.readings is not None
     assert rest.readings is not None
     return jnp.concatenate([first.readings.mass, rest.readings.mass], axis=2)

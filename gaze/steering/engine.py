@@ -139,7 +139,7 @@ def answers(
     progress: Progress = lambda done: None,
     shape: Shape | None = None,
 ) -> list[Int32[np.ndarray, " token"]]:
-    """The tokens of the answer to every ask, in their order; over a mesh as `discover`.
+    """The tokens of the answer to every request, in their order; over a mesh as `discover`.
 
     Args:
       question: for all strips, or one for each.
@@ -151,7 +151,7 @@ def answers(
     size = _size(model, settings.strips, settings.strips if shape else len(strips))
     said: dict[int, np.ndarray] = {}
     for room, numbers in chunks(fits, size):
-        rows = [[number for number, ask in enumerate(requests) if ask.strip == strip] for strip in numbers]
+        rows = [[number for number, request in enumerate(requests) if request.strip == strip] for strip in numbers]
         if not any(rows):
             continue
         mine = local_rows(mesh_of(model), size)
@@ -202,7 +202,7 @@ def _prefilled_batches(
 ) -> Iterator[Prefilled]:
     """The answers about some strips, at most `copies` about each at a time; `rows` has the numbers of the asks about each."""
     mesh, mine = mesh_of(model), local_rows(mesh_of(model), len(rows))
-    steps = max(len(ask.targets) for ask in requests)
+    steps = max(len(request.targets) for request in requests)
     prompt, nobody = spread(encoded.prompt, mesh, len(rows)), unsteered(model, 0)
     room = TOKENS * _shards(model) // len(rows)
     shared: tuple[tuple[int, int], SharedPrefix] | None = None
@@ -253,14 +253,16 @@ def _evenly(count: int, most: int) -> int:
 def _plan(
     requests: Sequence[Request], prompt: Prompt, panels: Bool[np.ndarray, "row panel key"], steps: int
 ) -> Steering:
-    """What steers one row for each ask."""
+    """What steers one row for each request."""
     return steering(
-        np.stack([ask.heads for ask in requests], axis=1),
+        np.stack([request.heads for request in requests], axis=1),
         prompt,
         panels,
-        np.stack([np.pad(ask.targets, (0, steps - len(ask.targets)), mode="edge") for ask in requests]),
-        np.array([ask.strength for ask in requests], np.float32),
-        *([getattr(ask, name) for ask in requests] for name in ("mode", "bias", "query_positions")),
+        np.stack([np.pad(request.targets, (0, steps - len(request.targets)), mode="edge") for request in requests]),
+        np.array([request.strength for request in requests], np.float32),
+        mode=[request.mode for request in requests],
+        bias=[request.bias for request in requests],
+        query_positions=[request.query_positions for request in requests],
     )
 
 

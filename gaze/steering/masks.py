@@ -5,11 +5,14 @@ Steps count forward passes: step 0 reads the prompt and gives token 0; step t re
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32, Num
 
+from gaze.heads import Head, HeadSet, as_heads
+from qwen3vl_jax.checks import require_shape, require_type
 from qwen3vl_jax.edits import Edits, Steer
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Array, Prompt
@@ -71,21 +74,22 @@ class Steering:
 
 
 def steering(
-    heads: Float[np.ndarray, "layer *batch heads"],
+    heads: Num[np.ndarray, "layer *batch heads"] | HeadSet | Sequence[Head],
     prompt: Prompt,
-    regions: Bool[np.ndarray, "#batch region key"],
-    targets: Int[np.ndarray, "#batch step"],
+    regions: Bool[np.ndarray, "*#batch region key"],
+    targets: Int[np.ndarray, "*#batch step"] | Sequence[int] | int,
     strength: float | int | Float[np.ndarray, " #batch"] = 10_000.0,
     mode: str | Sequence[str] = "boost_suppress",
     bias: str | Sequence[str] = "add",
     query_positions: str | Sequence[str] = "all",
+    shape: tuple[int, int] | None = None,
 ) -> Steering:
     """Builds the plan that makes heads look at regions (arXiv 2606.14703, section 3).
 
     Everything is given once for all rows, or once for each.
 
     Args:
-      heads: 1 at the heads to steer, 0 at the others.
+      heads: 1 at the heads to steer, 0 at the others; or a `HeadSet`, or pairs (layer, head), together with `shape`.
       prompt: with one picture or several in each row.
       regions: which keys show which region, as `gaze.pictures.regions.region_keys` gives them.
       targets: region to look at in each step, from 0, -1 for none.
@@ -96,8 +100,10 @@ def steering(
         code does, amounts to. Use "replace" with strengths of that size only: with small ones it means little.
       query_positions: one of `QUERY_POSITIONS`: which queries carry the bias.
 
-    Raises InputError for an unknown mode, bias or choice of query positions, a bad strength, and a target that is no region or
-    covers no key.
+      shape: the model's (layers, heads per layer).
+
+    Raises InputError for arguments whose shapes do not fit, an unknown mode, bias or choice of query positions, a bad strength,
+    and a target that is no region or covers no key.
     """
     modes, biases, choices = (
         _known(given, known) for given, known in ((mode, (*MODES,)), (bias, BIASES), (query_positions, QUERY_POSITIONS))
@@ -105,9 +111,25 @@ def steering(
     amount = np.atleast_1d(np.asarray(strength, np.float32))
     if not (np.isfinite(amount).all() and (amount >= 0).all()):
         raise InputError(f"the strength must be a finite number of at least 0, got {strength}")
+    require_type("prompt", prompt, Prompt, "a Prompt, as the Processor makes it")
+    batch, length = prompt.tokens.shape
+    mask = _mask(heads, shape)
+    regions, targets = np.asarray(regions), np.atleast_1d(np.asarray(targets))
+    regions, targets = regions[None] if regions.ndim == 2 else regions, targets[None] if targets.ndim == 1 else targets
+    require_shape("heads", mask, dict(layer=None, batch=batch, heads=None), ones="batch")
+    require_shape("regions", regions, dict(batch=batch, region=None, key=length), ones="batch")
+    require_shape("targets", targets, dict(batch=batch, step=None), ones="batch")
+    require_shape("strength", amount, dict(batch=batch), ones="batch")
+    if regions.dtype != bool or not np.issubdtype(targets.dtype, np.integer):
+        raise InputError(
+            f"regions are of dtype {regions.dtype} and targets of {targets.dtype}, but should be bool and integers"
+        )
+    for name, some in (("mode", modes), ("bias", biases), ("query_positions", choices)):
+        if len(some) not in (1, batch):
+            raise InputError(f"{name} names {len(some)} values for {batch} rows: give one for all, or one for each")
     _check_targets(regions, targets)
     return Steering(
-        heads=heads.reshape(len(heads), -1, heads.shape[-1]).swapaxes(0, 1).astype(np.float32),
+        heads=mask.swapaxes(0, 1).astype(np.float32),
         signs=_signs(prompt, regions, [MODES[one] for one in modes]),
         targets=targets.astype(np.int32),
         strength=amount,
@@ -132,6 +154,19 @@ def schedule(changes: Sequence[tuple[int, int]], steps: int = 2) -> Int32[np.nda
     for start, region in changes:
         targets[start:] = region
     return targets
+
+
+def _mask(
+    heads: Num[np.ndarray, "layer *batch heads"] | HeadSet | Sequence[Head], shape: tuple[int, int] | None
+) -> Num[np.ndarray, "layer batch heads"]:
+    """Heads as a mask with a batch axis."""
+    if isinstance(heads, np.ndarray | jax.Array):
+        mask = np.asarray(heads)
+        return mask[:, None] if mask.ndim == 2 else mask
+    if shape is None:
+        raise InputError("heads are no mask [layer, heads]: give `shape`, the model's (layers, heads per layer), too")
+    found = heads if isinstance(heads, HeadSet) else HeadSet(as_heads(heads))
+    return found.to_mask(*shape)[:, None]
 
 
 def _check_targets(regions: Bool[np.ndarray, "#batch region key"], targets: Int[np.ndarray, "#batch step"]) -> None:

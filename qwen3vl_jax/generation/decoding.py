@@ -7,6 +7,7 @@ is the prefill, step t > 0 reads token t-1. What a plan holds is data, so a new 
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from types import NoneType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -17,7 +18,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Int32, Key
 
 from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.checks import require_type
 from qwen3vl_jax.edits import Edits
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import shown
 from qwen3vl_jax.generation.sampling import Sampling, choose
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Output, Qwen3VL
@@ -83,6 +87,9 @@ def prefill(
     """Reads the prompt and chooses token 0 of every row; leaves room for `max_new` tokens."""
     batch, length = prompt.tokens.shape
     edits = None if plan is None else plan.at(jnp.zeros((batch,), jnp.int32), length + max_new)
+    if edits is not None:
+        edits.check(model.config.text, batch, length, length + max_new)
+        edits = edits.upto(length)
     output = model(prompt, vision, edits=edits)
     keys = jax.random.split(key, batch)
     return begin(model, output, vocabulary(model, prompt), sampling, keys, jnp.full((batch,), max_new), max_new=max_new)
@@ -130,8 +137,31 @@ def decode(model: Qwen3VL, state: State, plan: Plan | None, sampling: Sampling) 
     return _choose(model, state, output, sampling)
 
 
-@partial(jax.jit, static_argnames="max_new")
 def generate(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision | None,
+    plan: Plan | None,
+    sampling: Sampling,
+    key: Key[Array, ""] | int,
+    *,
+    max_new: int,
+) -> Generation:
+    """Generates at most `max_new` tokens for every row; ends as soon as all rows have stopped.
+
+    Args:
+      plan: what steers each step (see the head of this file), or None.
+      key: for sampling; an integer is a seed.
+
+    Raises:
+      InputError: as a call of the model, and for arguments of other types.
+    """
+    key = _checked(model, prompt, vision, plan, sampling, key, max_new)
+    return _generate(model, prompt, vision, plan, sampling, key, max_new=max_new)
+
+
+@partial(jax.jit, static_argnames="max_new")
+def _generate(
     model: Qwen3VL,
     prompt: Prompt,
     vision: Vision | None,
@@ -141,8 +171,39 @@ def generate(
     *,
     max_new: int,
 ) -> Generation:
-    """At most `max_new` tokens for every row; ends as soon as all rows have stopped."""
     return go_on(model, prefill(model, prompt, vision, plan, sampling, key, max_new), plan, sampling)
+
+
+def _checked(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision | None,
+    plan: Plan | None,
+    sampling: Sampling,
+    key: Key[Array, ""] | int,
+    max_new: int,
+) -> Key[Array, ""]:
+    """Raises InputError for arguments that `jit` would refuse in its own words; returns the key."""
+    require_type("model", model, Qwen3VL, "a Qwen3VL")
+    require_type("prompt", prompt, Prompt, "a Prompt, as the Processor makes it")
+    require_type("plan", plan, (Plan, NoneType), "a plan, with a method `at(step, slots)`, or None")
+    require_type("sampling", sampling, Sampling, "a Sampling, as `Sampling.make` gives it")
+    if not isinstance(max_new, int) or isinstance(max_new, bool) or max_new < 1:
+        raise InputError(f"max_new is {max_new!r}, but should be a number of tokens from 1")
+    prompt.check(model.config.text.vocab_size)
+    return seeded(key)
+
+
+def seeded(key: Key[Array, ""] | int) -> Key[Array, ""]:
+    """A key for sampling from a key, old or new, or a seed. Raises InputError for anything else."""
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return jnp.asarray(key)
+        if key.dtype == np.uint32 and key.shape == (2,):
+            return jax.random.wrap_key_data(jnp.asarray(key))
+    raise InputError(f"key is {shown(key)}, but should be a seed or a key: jax.random.key(0)")
 
 
 def go_on(model: Qwen3VL, state: State, plan: Plan | None, sampling: Sampling) -> Generation:
@@ -168,11 +229,12 @@ def stream(
     vision: Vision | None,
     plan: Plan | None,
     sampling: Sampling,
-    key: Key[Array, ""],
+    key: Key[Array, ""] | int,
     *,
     max_new: int,
 ) -> Iterator[tuple[Int32[np.ndarray, "batch"], Bool[np.ndarray, "batch"]]]:
     """The same, one step at a time: yields every step's tokens and which rows have said their stop token."""
+    key = _checked(model, prompt, vision, plan, sampling, key, max_new)
     state = _prefill(model, prompt, vision, plan, sampling, key, max_new)
     for step in range(max_new):
         if step:

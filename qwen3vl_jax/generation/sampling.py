@@ -12,6 +12,8 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
+from qwen3vl_jax.errors import InputError
+
 
 @struct.dataclass
 class Sampling:
@@ -40,7 +42,17 @@ class Sampling:
         top_p: float = 1.0,
         repetition_penalty: float = 1.0,
     ) -> "Sampling":
-        """Greedy unless a temperature is given."""
+        """Greedy unless a temperature is given. Raises InputError for numbers that make no sense."""
+        rules = {
+            f"temperature is {temperature}, but should be 0 or more": 0 <= temperature < np.inf,
+            f"top_k is {top_k}, but should be a whole number from 0": top_k >= 0 and top_k == int(top_k),
+            f"top_p is {top_p}, but should be above 0 and at most 1": 0 < top_p <= 1,
+            f"repetition_penalty is {repetition_penalty}, but should be above 0": 0 < repetition_penalty < np.inf,
+            f"stop is {list(stop)}, but should hold token ids": all(one == int(one) >= 0 for one in stop),
+        }
+        for wrong, holds in rules.items():
+            if not holds:
+                raise InputError(wrong)
         scalars = [np.asarray(x, np.float32) for x in (temperature, top_p, repetition_penalty)]
         return cls(np.asarray(stop, np.int32), scalars[0], np.asarray(top_k, np.int32), scalars[1], scalars[2])
 

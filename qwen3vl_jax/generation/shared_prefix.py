@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.edits import Edits
+from qwen3vl_jax.generation.layer_modes import LayerMode, LayerModes
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Output, Qwen3VL
-from qwen3vl_jax.text import LAST, RUN, SKIP
 from qwen3vl_jax.vision import Vision
 
 
@@ -46,13 +46,13 @@ def prefill_shared(
     """Reads of each prompt what all its variants share; `start` lies within the prompt."""
     decoder = model.model.language_model
     positions, valid = jnp.asarray(prompt.positions), jnp.asarray(prompt.valid)
-    below = jnp.where(jnp.arange(model.config.text.num_hidden_layers) < first, RUN, SKIP)
+    below = jnp.arange(model.config.text.num_hidden_layers) < first
     x, deepstack = model.embed(prompt, vision)
-    x, (keys, values), _ = decoder(x, positions, valid, deepstack, None, None, None, below)
+    x, (keys, values), _ = decoder(x, positions, valid, deepstack, None, None, None, _full_where(below))
     if start:
         early = None if deepstack is None else deepstack[:, :, :start]
         before = (x[:, :start], positions[:, :start], valid[:, :start], early)
-        _, own, _ = decoder(*before, None, None, None, RUN - below)
+        _, own, _ = decoder(*before, None, None, None, _full_where(~below))
         keys, values = keys.at[..., :start].add(own[0]), values.at[..., :start, :].add(own[1])
     later = None if deepstack is None else deepstack[:, :, start:]
     return SharedPrefix(x[:, start:], later, keys, values, positions, valid, jnp.asarray(first, jnp.int32))
@@ -64,8 +64,9 @@ def fork(model: Qwen3VL, shared_prefix: SharedPrefix, edits: Edits | None, copie
     `edits` are of as many rows, and must leave alone what the shared prefix holds. `Output.hidden` has the last row alone.
     """
     decoder = model.model.language_model
-    above = jnp.where(jnp.arange(len(shared_prefix.keys)) < shared_prefix.first, SKIP, RUN)
-    above = above.at[-1].min(LAST)  # rows before the last are done when the last layer has their keys
+    above = _full_where(jnp.arange(len(shared_prefix.keys)) >= shared_prefix.first)
+    # Rows before the last are done when the last layer has their keys.
+    above = LayerModes(above.modes.at[-1].min(LayerMode.LAST_TOKEN))
     start = shared_prefix.valid.shape[1] - shared_prefix.stream.shape[1]
     last = jnp.max(shared_prefix.positions, axis=(1, 2), where=shared_prefix.valid[:, :, None], initial=-1)
     shared = Cache(
@@ -79,3 +80,8 @@ def fork(model: Qwen3VL, shared_prefix: SharedPrefix, edits: Edits | None, copie
     keys, values = shared.keys.at[..., start:].add(own[0]), shared.values.at[..., start:, :].add(own[1])
     filled = jnp.asarray(shared.slots, jnp.int32)
     return Output(decoder.norm(x[:, -1:]), replace(shared, keys=keys, values=values, filled=filled), None)
+
+
+def _full_where(wanted: Bool[Array, "layer"]) -> LayerModes:
+    """All of the work of some layers, none of the others'."""
+    return LayerModes(jnp.where(wanted, jnp.int32(LayerMode.FULL), jnp.int32(LayerMode.SKIP)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qwen3vl_jax.edits import Edits, Steer
-from qwen3vl_jax.generation.decoding import Generation, generate, stream
+from qwen3vl_jax.generation.decoding import Generation, _generate, generate, stream
 from qwen3vl_jax.generation.sampling import Sampling
 
 from ...toys import Row, Toy, batch_rows, encode, follow, make_row
@@ -150,12 +150,12 @@ def test_settings_and_plans_compile_nothing(toy: Toy, batch: tuple) -> None:
         return np.asarray(generate(toy.model, prompt, vision, edits, sampling, jax.random.key(key), max_new=NEW).tokens)
 
     first = run(plan(False), 0)
-    compiled = generate._cache_size()
+    compiled = _generate._cache_size()
     others = [
         run(plan(True), 0),
         run(plan(False), 1, temperature=1.0),
         run(plan(False), 2, temperature=0.5, top_k=3, top_p=0.5),
         run(plan(False), 3, repetition_penalty=1.5),
     ]
-    assert generate._cache_size() == compiled
+    assert _generate._cache_size() == compiled
     assert all((first != other).any() for other in others)
