@@ -118,14 +118,17 @@ class HeadSet:
         bare = isinstance(raw, list)
         file = validate({"version": VERSION, "heads": raw} if bare else raw, path, "a head set", HeadSetFile, HINT)
         rows = file["heads"]
-        found = cls(
-            heads=tuple((row["layer"], row["head"]) for row in rows),
-            scores=tuple(float(row["score"]) for row in rows if "score" in row),
-            score=file.get("score", ""),
-            model=file.get("model", ""),
-            revision=file.get("revision", ""),
-            settings={"kind": RANKING} if bare else file.get("settings", {}),
-        )
+        try:
+            found = cls(
+                heads=tuple((row["layer"], row["head"]) for row in rows),
+                scores=tuple(float(row["score"]) for row in rows if "score" in row),
+                score=file.get("score", ""),
+                model=file.get("model", ""),
+                revision=file.get("revision", ""),
+                settings={"kind": RANKING} if bare else file.get("settings", {}),
+            )
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         return found if top_k is None else found.top(top_k)
 
     def save(self, path: str | os.PathLike) -> None:

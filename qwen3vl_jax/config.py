@@ -4,14 +4,17 @@ Matches `configuration_qwen3_vl.py` and `configuration_qwen3_vl_moe.py` of `tran
 apply to absent keys.
 """
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import read_json, validate
 from qwen3vl_jax.layers import ACTIVATIONS
 
 DENSE, MOE = "qwen3_vl", "qwen3_vl_moe"
@@ -33,6 +36,70 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
         head_dim=None,
     ),
 }
+
+
+# What files hold, in the dialects of the hub and of transformers 5; other keys say nothing about the numbers.
+Size = Annotated[int, Field(ge=1, le=2**24)]
+Layers = Annotated[int, Field(ge=1, le=4096)]
+"""Bounds above every model, below what would take for ever to build."""
+Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sizes = Size | list[Size] | tuple[Size, ...]
+
+
+class RopeFile(TypedDict, total=False):
+    rope_type: str
+    type: str
+    rope_theta: Positive
+    mrope_section: list[Index] | tuple[Index, ...]
+
+
+class TextFile(TypedDict, total=False):
+    vocab_size: Size
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Layers
+    num_attention_heads: Size
+    num_key_value_heads: Size | None
+    head_dim: Size | None
+    rms_norm_eps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rope_theta: Positive
+    rope_scaling: RopeFile | None
+    rope_parameters: RopeFile | None
+    attention_bias: bool
+    hidden_act: str
+    num_local_experts: Annotated[int, Field(ge=0, le=2**16)]
+    num_experts: Annotated[int, Field(ge=0, le=2**16)]
+    num_experts_per_tok: Size
+    moe_intermediate_size: Size
+    decoder_sparse_step: Size
+    mlp_only_layers: list[Index] | None
+
+
+class VisionFile(TypedDict, total=False):
+    depth: Layers
+    hidden_size: Size
+    intermediate_size: Size
+    num_heads: Size
+    in_channels: Size
+    patch_size: Sizes
+    temporal_patch_size: Sizes
+    spatial_merge_size: Annotated[int, Field(ge=1, le=64)]
+    out_hidden_size: Size
+    num_position_embeddings: Size
+    deepstack_visual_indexes: list[int] | tuple[int, ...]
+    hidden_act: str
+    rope_parameters: RopeFile | None
+
+
+class ConfigFile(TypedDict, total=False):
+    text_config: TextFile | None
+    vision_config: VisionFile | None
+    image_token_id: Index
+    video_token_id: Index
+    vision_start_token_id: Index
+    vision_end_token_id: Index
+    tie_word_embeddings: bool
 
 
 @dataclass(frozen=True)
@@ -133,42 +200,36 @@ class Config:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Config":
-        """Reads the parsed `config.json` of transformers 4.57 (hub) or 5.x; raises InputError for another architecture."""
+        """Reads the parsed `config.json` of transformers 4.57 (hub) or 5.x.
+
+        Raises InputError for another architecture, a value of another type, and numbers that no model can have.
+        """
         found = raw.get("model_type")
         if found not in (DENSE, MOE):
             raise InputError(
                 f"config.json describes model_type {found!r}; this package reads Qwen3-VL, {DENSE!r} or {MOE!r}."
             )
-        try:
-            config = cls(
-                text=_text(raw.get("text_config") or {}, found),
-                vision=_vision(raw.get("vision_config") or {}),
-                image_token_id=int(raw.get("image_token_id", 151655)),
-                video_token_id=int(raw.get("video_token_id", 151656)),
-                vision_start_token_id=int(raw.get("vision_start_token_id", 151652)),
-                vision_end_token_id=int(raw.get("vision_end_token_id", 151653)),
-                # Only the top level decides: transformers ignores text_config.tie_word_embeddings.
-                tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
-            )
-            _check(config)
-        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"config.json holds a value of the wrong kind ({error}); it should be one that transformers reads."
-            ) from error
+        file = validate(dict(raw), "config.json", "the config of a Qwen3-VL", ConfigFile)
+        config = cls(
+            text=_text(file.get("text_config") or {}, found),
+            vision=_vision(file.get("vision_config") or {}),
+            image_token_id=file.get("image_token_id", 151655),
+            video_token_id=file.get("video_token_id", 151656),
+            vision_start_token_id=file.get("vision_start_token_id", 151652),
+            vision_end_token_id=file.get("vision_end_token_id", 151653),
+            # Only the top level decides: transformers ignores text_config.tie_word_embeddings.
+            tie_word_embeddings=file.get("tie_word_embeddings", False),
+        )
+        _check(config)
         return config
 
     @classmethod
     def load(cls, folder: str | Path) -> "Config":
         """Reads `folder/config.json`."""
         path = Path(folder) / "config.json"
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"{folder} has no config.json; give the folder of a Qwen3-VL checkpoint.")
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not valid JSON ({error}).") from error
+        raw = read_json(path, "the config of a model", hint="give the folder of a Qwen3-VL checkpoint")
         if not isinstance(raw, dict):
             raise InputError(f"{path} should hold a JSON object, not a {type(raw).__name__}.")
         return cls.from_dict(raw)
@@ -233,11 +294,11 @@ def _vision(raw: Mapping[str, Any]) -> VisionConfig:
     )
 
 
-def _single(value: Any, name: str) -> int:
-    values = set(value) if isinstance(value, (list, tuple)) else {value}
+def _single(value: int | Sequence[int], name: str) -> int:
+    values = {value} if isinstance(value, int) else set(value)
     if len(values) != 1:
         raise InputError(f"config.json gives {name} {value}; this package needs one length for all axes.")
-    return int(values.pop())
+    return values.pop()
 
 
 def _check(config: Config) -> None:
@@ -252,6 +313,7 @@ def _check(config: Config) -> None:
         % max(text.num_key_value_heads, 1)
         == 0,
         "num_experts_per_tok must be from 1 to num_experts": 1 <= experts.per_token <= experts.count,
+        "image_token_id must be in the vocabulary": config.image_token_id < text.vocab_size,
         "head_dim must be even": text.head_dim % 2 == 0,
         "mrope_section must have three entries": len(text.mrope_section) == 3,
         "the vision hidden_size must be a multiple of 4 x num_heads": vision.hidden_size

@@ -1,22 +1,48 @@
 """Pictures to patch rows: what transformers' `Qwen2VLImageProcessorPil` computes, in PIL and numpy."""
 
 import dataclasses
-import json
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import open_regular, read_json, validate
+
+MOST_PICTURE_BYTES = 2**30
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings pixels upright, by the orientation that EXIF states."""
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 """What counts as a picture: a file, a PIL image, or a uint8 array [height, width(, 1 | 3 | 4)]."""
+
+
+IMAGE_DEFAULTS: dict[str, Any] = dict(
+    patch_size=14,
+    min_pixels=56 * 56,
+    max_pixels=28 * 28 * 1280,
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+"""Of transformers' `Qwen2VLImageProcessor`, where they differ from what the official checkpoints state."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +65,22 @@ class ImageSettings:
 
     @classmethod
     def load(cls, folder: str | Path) -> "ImageSettings":
-        """Reads `processor_config.json` (its `image_processor`) or `preprocessor_config.json`; the defaults without."""
-        nested = read_json(Path(folder) / "processor_config.json").get("image_processor")
-        return cls.from_dict(nested or read_json(Path(folder) / "preprocessor_config.json"))
+        """Reads `processor_config.json` (its `image_processor`) or `preprocessor_config.json`.
+
+        Without either, the settings are the official ones; what a file leaves out is as in transformers' own class.
+        """
+        raw, path = settings_files(folder, "image_processor", "preprocessor_config.json")
+        return cls() if raw is None else cls.from_dict(raw, path)
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> "ImageSettings":
+    def from_dict(cls, raw: object, source: object = "the image settings") -> "ImageSettings":
         """Reads the dialects of `preprocessor_config.json`: areas as `min_pixels` or as `size.shortest_edge`.
 
-        Raises InputError if a step is switched off that the model cannot do without.
+        Raises InputError for values of other types or without meaning, and if a step is switched off that the model cannot do
+        without.
         """
-        return cls(**common_settings(raw))
+        found = common_settings(validate(raw, source, "a settings file of pictures", PixelsFile))
+        return cls(**IMAGE_DEFAULTS | found)
 
     @property
     def factor(self) -> int:
@@ -57,8 +88,14 @@ class ImageSettings:
         return self.patch_size * self.merge_size
 
 
-def open_image(image: ImageLike) -> Image.Image:
-    """Opens a picture as RGB; transparency is composited on white, and a file's EXIF rotation is applied.
+HINT = "give a PNG, JPEG or WebP file"
+
+
+def open_image(image: ImageLike, upright: bool = True) -> Image.Image:
+    """Opens a picture as RGB; transparency is composited on white.
+
+    Args:
+      upright: whether a file's EXIF rotation is applied; where boxes were drawn on the pixels as stored, it must not be.
 
     Raises InputError for a missing or unreadable file, an array that is not uint8 of a picture's shape, and pixels
     of more than 8 bits (PIL would clip them silently).
@@ -68,19 +105,31 @@ def open_image(image: ImageLike) -> Image.Image:
     if isinstance(image, Image.Image):
         return _rgb(image)
     with opened(image) as file:
-        return _rgb(ImageOps.exif_transpose(file))
+        return _rgb(_turned(file, orientation(file)) if upright else file)
 
 
 @contextmanager
-def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """A picture file, open for reading; whatever goes wrong with it inside becomes an InputError."""
+    with open_regular(path, "an image", HINT, MOST_PICTURE_BYTES) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a decoder about a file that it reads all the same
+        with Image.open(file) as picture:
+            yield picture
+
+
+def orientation(file: Image.Image) -> int:
+    """How a picture is turned, from 1 (not at all) to 8, by its EXIF; 1 where that is not to be read or has no meaning."""
     try:
-        with Image.open(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise InputError(f"there is no image at {path}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}): give a PNG, JPEG or WebP file") from None
+        found = file.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of metadata that is spoiled, beside pixels that are sound
+        return 1
+    return found if found in TURNS else 1
+
+
+def _turned(file: Image.Image, turn: int) -> Image.Image:
+    # Not `ImageOps.exif_transpose`, which also writes the EXIF anew, and fails where one field of it is odd.
+    method = TURNS[turn]
+    return file if method is None else file.transpose(method)
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -154,22 +203,60 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What a settings file holds; nothing without the file. Raises InputError if it is not JSON."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from None
+Area = Annotated[int, Field(ge=1, le=2**40)]
+Level = Annotated[float, Field(allow_inf_nan=False)]
+Levels = Level | Annotated[list[Level], Field(min_length=3, max_length=3)] | None
+Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Spreads = Spread | Annotated[list[Spread], Field(min_length=3, max_length=3)] | None
+Side = Annotated[int, Field(ge=1, le=1024)] | None
 
 
-def common_settings(raw: dict[str, Any]) -> dict[str, Any]:
+class SizeFile(TypedDict, total=False):
+    shortest_edge: Area | None
+    longest_edge: Area | None
+    min_pixels: Area | None
+    max_pixels: Area | None
+
+
+class PixelsFile(TypedDict, total=False):
+    """What settings files of pictures and of videos both hold, in any of their dialects."""
+
+    do_resize: bool | None
+    do_rescale: bool | None
+    do_normalize: bool | None
+    do_convert_rgb: bool | None
+    size: SizeFile | None
+    min_pixels: Area | None
+    max_pixels: Area | None
+    patch_size: Side
+    temporal_patch_size: Side
+    merge_size: Side
+    image_mean: Levels
+    image_std: Spreads
+    rescale_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    resample: Annotated[int, Field(ge=0, le=5)] | None
+
+
+def settings_files(folder: str | Path, part: str, alone: str) -> tuple[Any, Path]:
+    """The settings of pictures or videos, and the file that they stand in: `processor_config.json` (its `part`) or `alone`.
+
+    None if neither is there. Raises InputError for a file that is no JSON object.
+    """
+    for name in ("processor_config.json", alone):
+        path = Path(folder) / name
+        if path.exists() or path.is_symlink():
+            raw = validate(read_json(path, "a settings file"), path, "a settings file", dict[str, Any])
+            if name == alone or raw.get(part) is not None:
+                return (raw if name == alone else raw[part]), path
+    return None, Path(folder) / alone
+
+
+def common_settings(raw: PixelsFile) -> dict[str, Any]:
     """The fields of `ImageSettings` that a settings file of pictures or videos gives."""
     for step in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
         if raw.get(step) is False:
             raise InputError(f"the image settings switch {step} off, but Qwen3-VL images need it: set it to true")
-    size = raw.get("size") or {}
+    size: SizeFile = raw.get("size") or {}
     found: dict[str, Any] = {
         **{name: raw.get(name) for name in ("patch_size", "temporal_patch_size", "merge_size")},
         "min_pixels": _first(raw.get("min_pixels"), size.get("shortest_edge"), size.get("min_pixels")),

@@ -6,14 +6,26 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
+from pydantic import Field
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageLike, ImageSettings, common_settings, cut, open_image, opened, read_json
+from qwen3vl_jax.files.read import reading, validate
+from qwen3vl_jax.images import (
+    Area,
+    ImageLike,
+    ImageSettings,
+    PixelsFile,
+    common_settings,
+    cut,
+    open_image,
+    opened,
+    settings_files,
+)
 
 VIDEO_PAD = "<|video_pad|>"
 """What stands for a whole video in a rendered conversation, and for each of its merged cells in a prompt."""
@@ -34,6 +46,19 @@ class Video:
 
     frames: np.ndarray | Sequence[ImageLike] | str | os.PathLike
     fps: int | float | None = None
+
+
+VIDEO_DEFAULTS: dict[str, Any] = dict(min_pixels=128 * 32 * 32, max_pixels=32 * 32 * 768)
+"""Of transformers' `Qwen3VLVideoProcessor`, where they differ from what the official checkpoints state."""
+
+
+class VideoFile(PixelsFile, total=False):
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    min_frames: Area | None
+    max_frames: Area | None
+    do_sample_frames: bool | None
+    cap_pixels_per_frame: bool | None
+    max_video_tokens: Area | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,23 +83,24 @@ class VideoSettings(ImageSettings):
 
         Without either, patches and normalisation are those of the checkpoint's pictures, the rest is official.
         """
-        nested = read_json(Path(folder) / "processor_config.json").get("video_processor")
-        raw = nested or read_json(Path(folder) / "video_preprocessor_config.json")
-        if raw:
-            return cls.from_dict(raw)
+        raw, path = settings_files(folder, "video_processor", "video_preprocessor_config.json")
+        if raw is not None:
+            return cls.from_dict(raw, path)
         shared = dataclasses.asdict(ImageSettings.load(folder))
         return cls(**{name: value for name, value in shared.items() if name not in ("min_pixels", "max_pixels")})
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> "VideoSettings":
+    def from_dict(cls, raw: object, source: object = "the video settings") -> "VideoSettings":
         """Reads `video_preprocessor_config.json`; raises InputError like `ImageSettings.from_dict`."""
-        names = ("fps", "min_frames", "max_frames")
-        found = {name: raw[name] for name in names if raw.get(name) is not None}
-        if raw.get("do_sample_frames") is False:
+        file = validate(raw, source, "a settings file of videos", VideoFile)
+        found: dict[str, Any] = {
+            name: value for name in ("fps", "min_frames", "max_frames") if (value := file.get(name)) is not None
+        }
+        if file.get("do_sample_frames") is False:
             found["fps"] = None
-        if raw.get("cap_pixels_per_frame"):
-            found["frame_cells"] = raw.get("max_video_tokens") or 768
-        return cls(**common_settings(raw), **found)
+        if file.get("cap_pixels_per_frame"):
+            found["frame_cells"] = file.get("max_video_tokens") or 768
+        return cls(**VIDEO_DEFAULTS | common_settings(file) | found)
 
 
 class Clip(NamedTuple):
@@ -192,7 +218,8 @@ def _seek(file: Image.Image, frame: int) -> Image.Image:
 def _pictures(folder: Path) -> list[Path]:
     """The picture files of a folder in the order of their names, in which 10 comes after 9."""
     known = Image.registered_extensions()
-    found = [path for path in folder.iterdir() if path.suffix.lower() in known]
+    with reading(folder, "a folder of frames"):
+        found = [path for path in folder.iterdir() if path.suffix.lower() in known]
     return sorted(found, key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)])
 
 

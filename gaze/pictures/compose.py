@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw
+from PIL import Image, ImageDraw
 
 from gaze.pictures.strips import Strip, Unread
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageLike, open_image, opened
+from qwen3vl_jax.images import ImageLike, open_image, opened, orientation
 
 HEIGHT = 256
 WIDTH_STEP = 32
@@ -93,5 +93,5 @@ def _size(image: ImageLike) -> tuple[int, int]:
         return open_image(image).size
     with opened(image) as file:
         width, height = file.size
-        turned = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        turned = orientation(file) >= 5
     return (height, width) if turned else (width, height)

@@ -76,8 +76,8 @@ class Steering:
 def steering(
     heads: Num[np.ndarray, "layer *batch heads"] | HeadSet | Sequence[Head],
     prompt: Prompt,
-    regions: Bool[np.ndarray, "*#batch region key"],
-    targets: Int[np.ndarray, "*#batch step"] | Sequence[int] | int,
+    regions: Bool[np.ndarray, "... region key"],
+    targets: Int[np.ndarray, "... step"] | Sequence[int] | int,
     strength: float | int | Float[np.ndarray, " #batch"] = 10_000.0,
     mode: str | Sequence[str] = "boost_suppress",
     bias: str | Sequence[str] = "add",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Int32, Key
+from jaxtyping import Array, Bool, Int32, Key, UInt32
 
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.checks import require_type
@@ -26,6 +26,9 @@ from qwen3vl_jax.generation.sampling import Sampling, choose
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Output, Qwen3VL
 from qwen3vl_jax.vision import Vision
+
+Seed = Key[Array, ""] | UInt32[Array | np.ndarray, "2"] | int | np.integer
+"""A key for sampling, of the new kind or the old, or a number to make one of."""
 
 
 @runtime_checkable
@@ -143,7 +146,7 @@ def generate(
     vision: Vision | None,
     plan: Plan | None,
     sampling: Sampling,
-    key: Key[Array, ""] | int,
+    key: Seed,
     *,
     max_new: int,
 ) -> Generation:
@@ -180,7 +183,7 @@ def _checked(
     vision: Vision | None,
     plan: Plan | None,
     sampling: Sampling,
-    key: Key[Array, ""] | int,
+    key: Seed,
     max_new: int,
 ) -> Key[Array, ""]:
     """Raises InputError for arguments that `jit` would refuse in its own words; returns the key."""
@@ -194,7 +197,7 @@ def _checked(
     return seeded(key)
 
 
-def seeded(key: Key[Array, ""] | int) -> Key[Array, ""]:
+def seeded(key: Seed) -> Key[Array, ""]:
     """A key for sampling from a key, old or new, or a seed. Raises InputError for anything else."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return jax.random.key(int(key))
@@ -229,7 +232,7 @@ def stream(
     vision: Vision | None,
     plan: Plan | None,
     sampling: Sampling,
-    key: Key[Array, ""] | int,
+    key: Seed,
     *,
     max_new: int,
 ) -> Iterator[tuple[Int32[np.ndarray, "batch"], Bool[np.ndarray, "batch"]]]:
