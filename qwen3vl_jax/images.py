@@ -245,7 +245,7 @@ def settings_files(folder: str | Path, part: str, alone: str) -> tuple[Any, Path
     for name in ("processor_config.json", alone):
         path = Path(folder) / name
         if path.exists() or path.is_symlink():
-            raw = validate(read_json(path, "a settings file"), path, "a settings file", dict[str, Any])
+            raw = validate(read_json(path, "a settings file"), path, "a settings file", dict)
             if name == alone or raw.get(part) is not None:
                 return (raw if name == alone else raw[part]), path
     return None, Path(folder) / alone

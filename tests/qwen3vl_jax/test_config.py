@@ -161,20 +161,20 @@ def test_no_architecture() -> None:
 @pytest.mark.parametrize(
     ("text", "vision", "message"),
     [
-        (dict(hidden_size="wide"), {}, "wrong kind"),
-        (dict(hidden_size=[48]), {}, "wrong kind"),
-        (dict(num_hidden_layers=None), {}, "wrong kind"),
-        (dict(vocab_size=float("inf")), {}, "wrong kind"),
-        (dict(num_attention_heads=0, head_dim=None), {}, "wrong kind"),
-        (dict(rope_scaling="default"), {}, "wrong kind"),
-        ({}, dict(deepstack_visual_indexes=None), "wrong kind"),
-        ({}, dict(deepstack_visual_indexes=["first"]), "wrong kind"),
-        (dict(num_hidden_layers=0), {}, "positive"),
-        (dict(vocab_size=-1), {}, "positive"),
-        (dict(num_key_value_heads=-2), {}, "positive"),
-        ({}, dict(depth=0), "positive"),
-        ({}, dict(patch_size=0), "positive"),
-        ({}, dict(num_heads=0), "wrong kind"),
+        (dict(hidden_size="wide"), {}, "should be"),
+        (dict(hidden_size=[48]), {}, "should be"),
+        (dict(num_hidden_layers=None), {}, "should be"),
+        (dict(vocab_size=float("inf")), {}, "should be"),
+        (dict(num_attention_heads=0, head_dim=None), {}, "should be"),
+        (dict(rope_scaling="default"), {}, "should be"),
+        ({}, dict(deepstack_visual_indexes=None), "should be"),
+        ({}, dict(deepstack_visual_indexes=["first"]), "should be"),
+        (dict(num_hidden_layers=0), {}, "greater than or equal to 1"),
+        (dict(vocab_size=-1), {}, "greater than or equal to 1"),
+        (dict(num_key_value_heads=-2), {}, "greater than or equal to 1"),
+        ({}, dict(depth=0), "greater than or equal to 1"),
+        ({}, dict(patch_size=0), "greater than or equal to 1"),
+        ({}, dict(num_heads=0), "should be"),
         (dict(num_key_value_heads=3), {}, "multiple of num_key_value_heads"),
         (dict(head_dim=15), {}, "head_dim must be even"),
         (dict(rope_scaling=dict(mrope_section=[4, 4])), {}, "three entries"),
@@ -200,7 +200,7 @@ def test_parts_of_the_wrong_kind(part: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no config.json"), ("{", "not valid JSON"), ("[1]", "not a list"), ("\xff", "not valid")],
+    [(None, "no config.json"), ("{", "cannot be read"), ("[1]", "not a list"), ("\xff", "cannot be read")],
 )
 def test_unreadable_files(content: str | None, message: str, tmp_path: Path) -> None:
     if content is not None:

@@ -9,7 +9,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as reference_resize
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageSettings, open_image, patchify, smart_resize
+from qwen3vl_jax.images import IMAGE_DEFAULTS, ImageSettings, open_image, patchify, smart_resize
 
 SMALL = dict(
     patch_size=16, temporal_patch_size=2, merge_size=2, size={"shortest_edge": 64 * 64, "longest_edge": 256 * 256}
@@ -41,7 +41,7 @@ def picture(seed, mode="RGB", size=None):
 
 
 def reference(image, **settings):
-    processor = Qwen2VLImageProcessorPil(**{"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **SMALL, **settings})
+    processor = Qwen2VLImageProcessorPil(**{**SMALL, **settings})
     out = processor(image, return_tensors="np")
     return out["pixel_values"], tuple(out["image_grid_thw"][0, 1:].tolist())
 
@@ -67,7 +67,7 @@ def test_patches_equal_transformers_at_odd_sizes(size):
 
 def test_patches_equal_transformers_with_the_official_bounds():
     bounds = {"size": {"shortest_edge": 65_536, "longest_edge": 16_777_216}}
-    assert_equal(picture(1, size=(300, 200)), ImageSettings(), **bounds)
+    assert_equal(picture(1, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=(300, 200)), ImageSettings(), **bounds)
 
 
 def test_patches_equal_transformers_with_other_means_frames_and_filter():
@@ -129,7 +129,9 @@ BOTH = {**TOP, "size": {"min_pixels": 5, "max_pixels": 6}}
 
 @pytest.mark.parametrize("raw", [HUB, TOP, BOTH])
 def test_dialects_of_the_settings_agree(raw, tmp_path):
-    want = ImageSettings(patch_size=8, min_pixels=1024, max_pixels=4096, mean=(0.1, 0.2, 0.3))
+    want = ImageSettings(
+        patch_size=8, min_pixels=1024, max_pixels=4096, mean=(0.1, 0.2, 0.3), std=IMAGE_DEFAULTS["std"]
+    )
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(raw))
     assert ImageSettings.load(tmp_path) == want
     (tmp_path / "preprocessor_config.json").unlink()
@@ -138,12 +140,42 @@ def test_dialects_of_the_settings_agree(raw, tmp_path):
 
 
 def test_settings_saved_by_transformers_are_read(tmp_path):
-    Qwen2VLImageProcessorPil(**SMALL, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(tmp_path)
+    Qwen2VLImageProcessorPil(**{**SMALL, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}).save_pretrained(tmp_path)
     assert ImageSettings.load(tmp_path) == ImageSettings(min_pixels=64 * 64, max_pixels=256 * 256)
 
 
 def test_a_folder_without_settings_means_the_official_ones(tmp_path):
     assert ImageSettings.load(tmp_path) == ImageSettings()
+
+
+@pytest.mark.parametrize("left_out", ["size", "image_mean", "image_std", "patch_size", "merge_size", "rescale_factor"])
+def test_what_a_file_leaves_out_is_as_in_transformers(left_out, tmp_path):
+    raw = {
+        "size": {"shortest_edge": 64 * 64, "longest_edge": 256 * 256},
+        "image_mean": [0.1] * 3,
+        "image_std": [0.2] * 3,
+    }
+    raw |= {"patch_size": 16, "merge_size": 2, "rescale_factor": 1 / 255}
+    del raw[left_out]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(raw))
+    patches, grid = patchify(picture(3), ImageSettings.load(tmp_path))
+    wanted = Qwen2VLImageProcessorPil(**raw)(picture(3), return_tensors="np")
+    np.testing.assert_array_equal(patches, wanted["pixel_values"])
+    assert grid == tuple(wanted["image_grid_thw"][0, 1:].tolist())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"size": 448}, {"size": [448, 448]}, {"image_std": [0.5, 0, 0.5]}, {"image_std": 0}, {"image_mean": "0.5"},
+        {"image_mean": [0.5, 0.5]}, {"patch_size": 16.0}, {"patch_size": True}, {"min_pixels": -1}, {"resample": 99},
+        {"rescale_factor": 0}, {"rescale_factor": float("inf")}, [], "text", None, {"do_resize": "no"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_of_other_types_are_an_error(raw):
+    with pytest.raises(InputError):
+        ImageSettings.from_dict(raw)
 
 
 def test_settings_that_skip_a_step_are_an_error():
@@ -153,7 +185,7 @@ def test_settings_that_skip_a_step_are_an_error():
 
 def test_broken_settings_are_an_error(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    with pytest.raises(InputError, match="cannot be read as a settings file"):
         ImageSettings.load(tmp_path)
 
 

@@ -14,7 +14,7 @@ from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 from transformers.video_utils import VideoMetadata
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageSettings
+from qwen3vl_jax.images import IMAGE_DEFAULTS, ImageSettings
 from qwen3vl_jax.videos import Video, VideoSettings, patchify_video, sample, smart_resize
 
 # The package itself offers a stub in its place where torchvision is missing.
@@ -205,7 +205,7 @@ def test_without_settings_pictures_say_how_to_cut(tmp_path):
     assert VideoSettings.load(tmp_path) == VideoSettings() == VideoSettings.from_dict(OFFICIAL)
     raw = {"patch_size": 8, "image_mean": [0.1, 0.2, 0.3], "size": {"shortest_edge": 5, "longest_edge": 6}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(raw))
-    assert VideoSettings.load(tmp_path) == VideoSettings(patch_size=8, mean=(0.1, 0.2, 0.3))
+    assert VideoSettings.load(tmp_path) == VideoSettings(patch_size=8, mean=(0.1, 0.2, 0.3), std=IMAGE_DEFAULTS["std"])
     assert ImageSettings.load(tmp_path).max_pixels == 6
 
 
