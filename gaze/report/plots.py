@@ -214,7 +214,7 @@ def _ticks(places: Float[np.ndarray, " tick"], keep: Number | None) -> list[floa
     """Ticks whose labels do not touch."""
     positive = places[places > 0]
     if positive.size < 2:
-        return positive.tolist()
+        return [float(tick) for tick in positive]
     gap = 0.055 * np.log(positive.max() / positive.min())
     shown = [float(positive[0] if keep is None else keep)]
     for place in positive:

@@ -60,7 +60,8 @@ def checkpoints(models: Sequence[Checkpoint], chance: Number | None = None, labe
         profile.plot(depth, one.profile, color=colour, marker=marker, markersize=3.5, linewidth=1.3, label=one.name)
         k.barh(place, one.k / one.heads, 0.55, color=colour)
         note = f"{one.k:,g} of {one.heads:,}" if np.isfinite(one.k) else "none"
-        k.annotate(note, (np.nan_to_num(one.k / one.heads), place), xytext=(4, 0), **lettering("ink"))
+        end = one.k / one.heads if np.isfinite(one.k) else 0.0  # where "none" stands
+        k.annotate(note, (end, place), xytext=(4, 0), **lettering("ink"))
         for measure in (one.random, one.gaze):
             look = ROLES[measure.role]
             accuracy.plot([measure.low, measure.high], [place, place], color=look["color"], linewidth=2)
@@ -90,7 +91,8 @@ def picks(judges: Mapping[str, Float[np.ndarray, " choice"]], choices: Sequence[
         axes.set_title(name, fontsize=9, loc="left")
         axes.grid(axis="y")
         for place, value in enumerate(shares):
-            axes.annotate(share(value), (place, np.nan_to_num(value)), xytext=(0, 6), **lettering("ink", "center"))
+            height = value if np.isfinite(value) else 0.0  # where the dash for no number stands
+            axes.annotate(share(value), (place, height), xytext=(0, 6), **lettering("ink", "center"))
     grid.flat[-1].set_xticks(range(len(choices)), labels=choices)
     grid.flat[-1].set_ylim(0, 1.3 * highest(*judges.values()))
     grid.flat[-1].set_xlabel("picked")

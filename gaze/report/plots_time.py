@@ -72,7 +72,7 @@ def trajectories(
             colour, steps = PALETTE["quiet" if place else "gaze"], np.arange(len(mass))
             axes.plot(steps, mass[:, panel], color=colour, linewidth=1.2, linestyle="--" if place else "-", label=name)
             if not place:
-                axes.fill_between(steps, 0, np.nan_to_num(mass[:, panel]), color=colour, alpha=0.16, linewidth=0)
+                axes.fill_between(steps, 0, mass[:, panel], color=colour, alpha=0.16, linewidth=0)
         for begin, end in _spans(schedule, panel):
             axes.axvspan(begin - 0.5, end + 0.5, ymax=0.09, color=PALETTE["chosen"], linewidth=0)
         axes.set_ylabel(panel + 1, rotation=0, ha="right", va="center")
@@ -144,8 +144,9 @@ def _panels(axes: Axes, panels: int) -> None:
 
 
 def _path(one: Stairs) -> str:
-    """Which panel has most attention, run by run."""
-    seen = np.where(np.isfinite(one.mass), one.mass, -1).argmax(axis=1) + 1
+    """Which panel has most attention, run by run; steps without numbers say nothing."""
+    known = one.mass[np.isfinite(one.mass).all(axis=1)]
+    seen = known.argmax(axis=1) + 1
     runs = [int(panel) for place, panel in enumerate(seen) if not place or panel != seen[place - 1]]
     return f"{one.title}, most on panels {', '.join(map(str, runs[:24]))}{' …' if len(runs) > 24 else ''}"
 

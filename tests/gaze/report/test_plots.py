@@ -203,3 +203,10 @@ def test_switches_that_were_never_followed_are_not_counted_as_followed():
 def test_the_end_of_a_scale_is_above_its_beginning():
     assert highest(np.array([0.2, NAN, 0.7]), np.zeros((2, 2))) == 0.7
     assert highest(np.array([NAN])) == highest(np.zeros(2)) == highest(-np.ones(1)) == highest() == 1.0
+
+
+def test_steps_without_numbers_are_no_panel():
+    lost = np.full((4, 3), NAN)
+    lost[1] = [0.1, 0.8, 0.1]
+    lost[3] = [0.1, 0.1, 0.8]
+    assert "most on panels 2, 3." in staircase([Stairs("some", lost)]).get_label()
