@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from experiments.run.meshes import open_mesh
-from experiments.run.models import TESTBED, open_model
+from experiments.run.models import TESTBED, load_heads, open_model
 from gaze.heads import HeadSet
 from gaze.pictures.regions import box_cells, panel_cells, region_keys
 from gaze.pictures.strips import Strip
@@ -21,6 +21,7 @@ from qwen3vl_jax.generation.decoding import stream
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.images import open_image
 from qwen3vl_jax.inputs import Prompt
+from qwen3vl_jax.load import model_revision
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Batch, Processor
 from qwen3vl_jax.vision import Vision
@@ -65,10 +66,15 @@ def ask(
 ) -> Iterator[str]:
     """The answer, piece by piece as it comes; a mesh as in `experiments.run.meshes`."""
     picture = open_image(image)
-    heads = None if look is None else _heads(model_name, look)
+    if look is not None and look.heads is None and model_name != TESTBED:
+        raise InputError(
+            f"which heads of {model_name} look is not known: give --heads, a file that `gaze reproduce` wrote"
+        )
+    if look is not None and look.heads is not None:
+        HeadSet.load(look.heads)  # if that is no file of heads, it is told before the model is read
     model, processor = open_model(model_name, dtype, open_mesh(mesh))
     batch = processor([processor.chat(question)], [[picture]])
-    plan = None if look is None or heads is None else _plan(model, processor, batch, picture, look, heads)
+    plan = None if look is None else _plan(model, processor, batch, picture, look, _heads(model, look))
     vision = jax.jit(Qwen3VL.encode)(model, batch.images)
     sampling = Sampling.make(stop=stop_tokens(processor))
     yield from _words(processor, model, batch.prompt, vision, plan, sampling, max_new)
@@ -101,12 +107,13 @@ def _words(
             said = text
 
 
-def _heads(model_name: str, look: Look) -> HeadSet:
-    if look.heads is None and model_name != TESTBED:
-        raise InputError(
-            f"which heads of {model_name} look is not known: give --heads, a file that `gaze reproduce` wrote"
-        )
-    return HeadSet.load(look.heads or CHECKPOINT / "heads.json", look.top)
+def _heads(model: Qwen3VL, look: Look) -> HeadSet:
+    if look.heads is None:
+        return HeadSet.load(CHECKPOINT / "heads.json", look.top)
+    text = model.config.text
+    return load_heads(
+        look.heads, look.top, (text.num_hidden_layers, text.num_attention_heads), model_revision(model), "--top"
+    )
 
 
 def _plan(

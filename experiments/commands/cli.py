@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from experiments.commands.options import MODES, PANELS, Command, distributed_options, options
+from experiments.commands.options import EXPERIMENTS, MODES, PANELS, Command, distributed_options, options
 from experiments.run import processes
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.
@@ -30,12 +30,11 @@ def cli() -> None:
     "--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores."
 )
 @click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
-@click.option("--bias", type=click.Choice(["add", "replace"]), default="add", show_default=True)
 @click.option(
     "--decode-only", is_flag=True, help="Steer from the first decoded token on, not while the prompt is read."
 )
 @click.option("--max-new", default=128, show_default=True, type=click.IntRange(1), help="Longest answer in tokens.")
-@options("model", "dtype", "mesh")
+@options("bias", "model", "dtype", "mesh")
 def ask_command(
     image: Path,
     question: str,
@@ -45,9 +44,9 @@ def ask_command(
     top: int | None,
     strength: float,
     mode: str,
-    bias: str,
     decode_only: bool,
     max_new: int,
+    bias: str | None,
     model: str | None,
     dtype: str | None,
     mesh: str | None,
@@ -57,7 +56,7 @@ def ask_command(
 
     look = None
     if look_at is not None:
-        look = Look(parse_place(look_at), panels, heads, top, strength, mode, bias, decode_only)
+        look = Look(parse_place(look_at), panels, heads, top, strength, mode, bias or "add", decode_only)
     for piece in ask(model or "testbed", dtype, mesh, image, question, look, max_new):
         click.echo(piece, nl=False)
     click.echo()
@@ -113,6 +112,18 @@ def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:
     from experiments.run.settings import resolve_settings
 
     reproduce(_folder(out, "reproduce"), resolve_settings(given), ALL if everything else SHORT)
+
+
+@cli.command("run")
+@click.argument("name", type=click.Choice(EXPERIMENTS))
+@_run_folder("run")
+@options()
+@distributed_options
+def run_command(name: str, out: Path | None, **given: Any) -> None:
+    """Run one experiment of the paper, with the heads that experiment 1 finds in the same run folder."""
+    from experiments.commands.runner import run_alone
+
+    run_alone(name, _folder(out, name), given)
 
 
 @cli.command("diagnose")

@@ -35,13 +35,11 @@ from rich.table import Table
 
 from experiments.paper import e9_checkpoints as checkpoints
 from experiments.paper.e8_natural import pictures
-from experiments.paper.e9_checkpoints import Examined
 from experiments.paper.reports.checkpoints import CheckpointRow
 from experiments.paper.steering_study import every_panel
 from experiments.run.conditions import Condition
 from experiments.run.formatting import COUNTING, ON_TARGET, on_target, percent
-from experiments.run.meshes import open_mesh
-from experiments.run.models import TESTBED, open_model, source
+from experiments.run.models import TESTBED, source
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
 from experiments.run.summaries import PLATEAU, Counted, estimated, least_sufficient
@@ -81,7 +79,7 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, A
         raise InputError(reason)
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="gaze-diagnose-")))
-        return _examined(Examined(folder, chosen, lambda: open_model(model, chosen.dtype, open_mesh(chosen.mesh))))
+        return _examined(Run(folder, chosen))
 
 
 def _examined(run: Run) -> dict[str, Any]:
@@ -164,7 +162,9 @@ def costs(run: Run) -> dict[str, Any]:
         after = [read(target, _said(rows, "gaze", target + 1), given.strength) for target in targets]
         return {"before": _mean(before), "after": _mean(after)}
 
-    found = run.saved(run.folder / "cost.npz", measure)
+    tokens = [row["tokens"] for row in rows]
+    # Answers of one token have no attention of their own.
+    found = run.saved(run.folder / "cost.npz", measure, run.digests(strips), heads, tokens, gaps=("before", "after"))
     taken = attention_cost.taken(found["before"], found["after"])
     return {name: asdict(taken[name]) if name in taken else None for name in attention_cost.ROWS}
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from experiments.commands.runner import perform_all
 from experiments.commands.tables import heads_table, steering_table
 from experiments.run.run import Run
-from experiments.run.settings import as_saved, resolve_settings
+from experiments.run.settings import as_saved, is_run, resolve_settings
 
 DISCOVERY, EVALUATION = "e1_discovery", ("e4_vqa", "e5_static")
 
@@ -23,12 +23,12 @@ def discover(out: Path, given: dict[str, Any]) -> None:
 
 
 def evaluate(out: Path, given: dict[str, Any]) -> None:
-    """Runs experiments 4 and 5 with the heads that are found in the folder `out`, and prints what steering does.
+    """Runs experiments 1, 4 and 5 in the folder `out`, and prints what steering does.
 
-    What is not `given` is as in the run that is there. Without one, experiment 1 comes first.
+    What is not `given` is as in the run that is there. What experiment 1 has saved is used again as long as it still holds:
+    its heads are those of this model and these strips.
     """
-    run = Run(out, as_saved(out, given) if (out / "settings.json").exists() else resolve_settings(given))
-    found = (run.folder / DISCOVERY / "results.json").exists()
-    perform_all(run, EVALUATION if found else [DISCOVERY, *EVALUATION])
+    run = Run(out, as_saved(out, given) if is_run(out) else resolve_settings(given))
+    perform_all(run, [DISCOVERY, *EVALUATION])
     for name in EVALUATION:
         Console().print(steering_table(run, name))

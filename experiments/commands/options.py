@@ -14,6 +14,17 @@ import click
 from experiments.run.processes import Cluster, is_worker, join_cluster, share, supervise
 from qwen3vl_jax.errors import InputError
 
+EXPERIMENTS = (
+    "e1_discovery",
+    "e2_layers",
+    "e3_trajectories",
+    "e4_vqa",
+    "e5_static",
+    "e6_dynamic",
+    "e7_sweeps",
+    "e8_natural",
+    "e9_checkpoints",
+)
 MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
 COUNT, FEW, PANELS = click.IntRange(1), click.IntRange(2), click.IntRange(2, 12)
@@ -57,9 +68,27 @@ def options(*names: str) -> Callable[[Command], Command]:
     def give(command: Command) -> Command:
         for name in reversed(names or tuple(OPTIONS)):
             command = click.option(f"--{name}", **OPTIONS[name])(command)
+            if name == "bias":
+                command = _old_bias(command)
         return command
 
     return give
+
+
+def _old_bias(command: Command) -> Command:
+    """Lets a command still take what --bias was called before."""
+
+    def renamed(context: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            bias = {"ordered": "add", "uniform": "replace"}[value]
+            click.echo(f"--precision {value} is now called --bias {bias}", err=True)
+            # An option that is given is processed before those that are not.
+            context.default_map = {**(context.default_map or {}), "bias": bias}
+
+    choice = click.Choice(["ordered", "uniform"])
+    return click.option("--precision", type=choice, hidden=True, is_eager=True, expose_value=False, callback=renamed)(
+        command
+    )
 
 
 def distributed_options(command: Command) -> Command:

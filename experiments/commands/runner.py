@@ -1,4 +1,4 @@
-"""Runs experiments: each by itself as `python -m experiments.eN_NAME`, or one after the other into one report."""
+"""Runs experiments: each by itself as `gaze run NAME`, or one after the other into one report."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -8,24 +8,11 @@ from typing import Any
 
 import click
 
-from experiments.commands.options import distributed_options, options
-from experiments.run import processes
+from experiments.commands.options import EXPERIMENTS as NAMES
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
 from gaze.report.html import Chapter
 from qwen3vl_jax.files.write import write_json
-
-NAMES = (
-    "e1_discovery",
-    "e2_layers",
-    "e3_trajectories",
-    "e4_vqa",
-    "e5_static",
-    "e6_dynamic",
-    "e7_sweeps",
-    "e8_natural",
-    "e9_checkpoints",
-)
 
 
 def experiment(name: str) -> ModuleType:
@@ -46,22 +33,12 @@ def perform(one: ModuleType, run: Run) -> Chapter:
     return chapter
 
 
-def script(one: ModuleType) -> None:
-    """The command line of one experiment: `python -m experiments.eN_NAME --out RUN`."""
-
-    @click.command(help=one.__doc__)
-    @click.option(
-        "--out", required=True, type=click.Path(path_type=Path), help="Run folder; goes on where it was left."
-    )
-    @options()
-    @distributed_options
-    def command(out: Path, **given: Any) -> None:
-        run = Run(out, resolve_settings(given))
-        chapters = perform_all(run, [NAMES[0], one.NAME] if one.NUMBER != 1 else [one.NAME])
-        for finding in chapters[-1].findings:
-            click.echo(finding)
-
-    processes.main(command, one.NAME)
+def run_alone(name: str, out: Path, given: dict[str, Any]) -> None:
+    """Runs one experiment in the folder `out`, after experiment 1, and prints what it found."""
+    run = Run(out, resolve_settings(given))
+    chapters = perform_all(run, [*dict.fromkeys((NAMES[0], name))])
+    for finding in chapters[-1].findings:
+        click.echo(finding)
 
 
 def perform_all(run: Run, names: Sequence[str]) -> list[Chapter]:

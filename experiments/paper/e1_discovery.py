@@ -16,6 +16,7 @@ import numpy as np
 from experiments.data.sources import Purpose
 from experiments.paper.reports import discovery as discovery_report
 from experiments.paper.steering_study import every_panel, nowhere
+from experiments.run.cache import read_arrays
 from experiments.run.conditions import Condition
 from experiments.run.run import Run, progress
 from experiments.run.summaries import grouped, measured
@@ -57,6 +58,8 @@ BASELINES = ("image", "localization-index", "localization-value")
 
 
 def collect(run: Run) -> None:
+    if run.settings.heads is not None:
+        run.given_heads()  # if they cannot be used, that is told before anything is done
     strips = run.pictures("discovery")
     attend(run, "attention", strips)
     orders = shuffles(run, len(strips))
@@ -81,9 +84,9 @@ def attend(run: Run, name: str, strips: Sequence[Strip]) -> None:
     with progress(name, len(starts)) as done:
         for start in starts:
             some = strips[start : start + STRIPS]
-            run.saved(
-                place / name / f"{start:05}.npz", partial(_attention, run, some, questions, min(STRIPS, len(strips)))
-            )
+            size = min(STRIPS, len(strips))
+            make = partial(_attention, run, some, questions, size)
+            run.saved(place / name / f"{start:05}.npz", make, run.digests(some), questions, size)
             done(1)
 
 
@@ -164,7 +167,7 @@ def choose(run: Run) -> None:
     found, given = run.ranking(), run.settings
     curve: list[dict[str, Any]] = []
     if given.heads is not None:
-        heads = HeadSet.load(given.heads, given.k)
+        heads = run.given_heads()
     elif given.k is not None:
         heads = found.top(given.k)
     else:
@@ -249,7 +252,7 @@ def _concatenated(run: Run, name: str, part: str) -> np.ndarray:
     files = sorted((run.place(NAME) / name).glob("*.npz"))
     if not files:
         raise InputError(f"{run.folder} has no attention yet: run experiment 1, discovery, in it first")
-    return np.concatenate([np.load(file)[part] for file in files])
+    return np.concatenate([read_arrays(file)[part] for file in files])
 
 
 def chapter(run: Run, results: dict[str, Any]) -> Chapter:

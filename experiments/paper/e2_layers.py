@@ -18,6 +18,7 @@ from experiments.paper.layer_steering.letter_probes import other_orders
 from experiments.paper.layer_steering.letter_task import (
     Arrays,
     Letters,
+    all_digests,
     bounds,
     collect_orders,
     correct,
@@ -28,6 +29,7 @@ from experiments.paper.layer_steering.letter_task import (
 from experiments.paper.layer_steering.panel_labels import letters_for
 from experiments.paper.layer_steering.reverse_narration import paper_band
 from experiments.paper.reports import layers as layer_report
+from experiments.run.cache import read_arrays
 from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.testbed.wordings import LETTERS as WORDINGS
@@ -52,13 +54,14 @@ def counts(run: Run) -> tuple[int, ...]:
 def collect(run: Run) -> None:
     place = run.place(NAME)
     whole, *fewer = counts(run)
-    found = letters(run, whole)
+    found = collect_letters(run, whole)
     known, places = found["direction"], found["places"]
     for panels in fewer:
-        letters(run, panels, known)
+        collect_letters(run, panels, known)
     collect_orders(run, whole, ORDERS, place / "orders")
     for number, template in enumerate(WORDINGS.paraphrases):
-        run.saved(place / "wordings" / f"{number}.npz", partial(reworded, run, known, places, template))
+        make = partial(reworded, run, known, places, template)
+        run.saved(place / "wordings" / f"{number}.npz", make, all_digests(run), known, places, template)
     reverse_narration.collect(run, NAME, known, places[:, 0])
 
 
@@ -88,9 +91,19 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
     return layer_report.chapter(NUMBER, NAME, TITLE, results, found["points"], found["first points"])
 
 
-def letters(run: Run, panels: int, known: np.ndarray | None = None) -> Arrays:
-    """What letter probes of one number of panels gave, see `experiments.paper.layer_steering.letter_task.Letters.collect`."""
-    return run.saved(run.place(NAME) / f"letters-{panels}.npz", lambda: Letters(run, panels).collect(known))
+def collect_letters(run: Run, panels: int, known: np.ndarray | None = None) -> Arrays:
+    """Saves what letter probes of one number of panels give, see `letter_task.Letters.collect`."""
+    make = partial(Letters(run, panels).collect, known)
+    return run.saved(letters_file(run, panels), make, all_digests(run), panels, known)
+
+
+def letters(run: Run, panels: int) -> Arrays:
+    """What `collect_letters` saved."""
+    return read_arrays(letters_file(run, panels))
+
+
+def letters_file(run: Run, panels: int) -> Path:
+    return run.place(NAME) / f"letters-{panels}.npz"
 
 
 def reworded(run: Run, known: np.ndarray, places: np.ndarray, template: str) -> Arrays:
@@ -150,7 +163,7 @@ def orders(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
     """For each other order how often the model can follow it, and how often its direction makes a plain answer do so."""
     rows, seed = [], run.settings.seed
     for order in other_orders(run.settings.panels, ORDERS, seed):
-        arrays = kept(order_file(run.place(NAME) / "orders", order))
+        arrays = read_arrays(order_file(run.place(NAME) / "orders", order))
         rows.append(
             {
                 "order": [panel + 1 for panel in order],
@@ -167,7 +180,7 @@ def wordings(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
     """Other questions for the letter, pushed by the directions of the one question."""
     rows, seed = [], run.settings.seed
     for number, template in enumerate(WORDINGS.paraphrases):
-        arrays = kept(run.place(NAME) / "wordings" / f"{number}.npz")
+        arrays = read_arrays(run.place(NAME) / "wordings" / f"{number}.npz")
         normal, reverse = correct(arrays, "evaluation")
         rows.append(
             {
@@ -192,12 +205,6 @@ def narration(run: Run) -> dict[str, Any]:
         | {"paper": list(paper_band(run.shape[0]))},
         "conditions": reverse_narration.summaries(run, told, rows),
     }
-
-
-def kept(path: Path) -> Arrays:
-    """What `collect` saved."""
-    with np.load(path) as arrays:
-        return dict(arrays)
 
 
 def at(found: Sequence[dict[str, Any]], layer: int) -> dict[str, Any]:

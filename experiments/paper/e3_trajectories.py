@@ -25,6 +25,7 @@ from experiments.paper.reports.trajectories import (
     staircases,
 )
 from experiments.paper.steering_study import nowhere
+from experiments.run.cache import read_arrays
 from experiments.run.conditions import Condition
 from experiments.run.records import Row
 from experiments.run.run import Run, progress
@@ -80,12 +81,15 @@ def collect(run: Run) -> None:
     run.generate(NAME, strips, [Condition(name, one.question, room, nowhere(strips)) for name, one in asked.items()])
     rows = run.answers(NAME)
     starts = range(0, len(strips), STRIPS)
+    sets = _head_sets(run)
     with progress("watching narrations", len(asked) * len(starts)) as done:
         for name, one in asked.items():
             said = _of(rows, name)
             for start in starts:
                 some = slice(start, start + STRIPS)
-                run.saved(_file(run, name, start), partial(_watched, run, one, strips[some], said[some]))
+                make = partial(_watched, run, one, strips[some], said[some])
+                answers = [row["tokens"] for row in said[some]]
+                run.saved(_file(run, name, start), make, run.digests(strips[some]), one, answers, sets)
                 done(1)
 
 
@@ -112,8 +116,19 @@ def watched(run: Run, name: str) -> dict[str, np.ndarray]:
     of every head "mass/lines" [strip, line, layer, head, panel].
     """
     starts = range(0, len(run.pictures("evaluation")), STRIPS)
-    parts = [dict(np.load(_file(run, name, start))) for start in starts]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    parts = [read_arrays(_file(run, name, start)) for start in starts]
+    saved = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    unwritten, lineless = _gaps(saved["lines"], saved["length"], saved["mass/lines"].shape[1])
+    for weight in WEIGHTS:
+        saved[f"{weight}/sets"].swapaxes(1, 2)[unwritten] = np.nan
+        saved[f"{weight}/lines"][lineless] = np.nan
+    return saved
+
+
+def _gaps(lines: np.ndarray, length: np.ndarray, panels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens [strip, token] were not written, and which lines [strip, line] not: they have no attention."""
+    unwritten = np.arange(lines.shape[1]) >= length[:, None]
+    return unwritten, ~(lines[:, :, None] == np.arange(panels)).any(axis=1)
 
 
 def _file(run: Run, name: str, start: int) -> Path:
@@ -138,18 +153,26 @@ def _watched(run: Run, narration: Narration, strips: Sequence[Strip], rows: Sequ
         "lines": lines.astype(np.int8),
         "ends": np.stack([np.pad(end, (0, room - len(end))) for end in ends]),
         "length": np.array([len(end) for end in ends], np.int32),
-        **_reduced(run, found, lines),
+        **_reduced(run, found, lines, np.array([len(end) for end in ends])),
     }
 
 
-def _reduced(run: Run, found: Watched, lines: np.ndarray) -> dict[str, np.ndarray]:
+def _head_sets(run: Run) -> np.ndarray:
+    """The gaze heads and each draw of controls, as masks."""
     heads = run.heads()
-    sets = np.stack([one.to_mask(*run.shape) for one in (heads, *run.controls(heads))])
-    kept = {}
+    return np.stack([one.to_mask(*run.shape) for one in (heads, *run.controls(heads))])
+
+
+def _reduced(run: Run, found: Watched, lines: np.ndarray, length: np.ndarray) -> dict[str, np.ndarray]:
+    """Attention of the head sets token by token, and of all heads line by line; 0 where there is no token or line."""
+    sets, kept = _head_sets(run), {}
+    unwritten, lineless = _gaps(lines, length, found.mass.shape[-1])
     for weight in WEIGHTS:
         mass = getattr(found, weight)
         kept[f"{weight}/sets"] = narration_attention.averaged(mass, sets).astype(np.float16)
+        kept[f"{weight}/sets"].swapaxes(1, 2)[unwritten] = 0
         kept[f"{weight}/lines"] = narration_attention.by_line(mass, lines).astype(np.float16)
+        kept[f"{weight}/lines"][lineless] = 0
     return kept
 
 

@@ -137,7 +137,7 @@ def all_boxes(run: Run, coco: Coco) -> Boxes:
         inside = [centred(photo, box, settings) for photo in photos for box in photo.boxes]
         return {"tokens": np.concatenate(cells), "centred": np.array(inside)}
 
-    found = run.saved(run.place(NAME) / "boxes.npz", count_tokens)
+    found = run.saved(run.place(NAME) / "boxes.npz", count_tokens, run.digests(photos))
     size = np.array([one for sizes in coco.sizes for one in sizes])
     return Boxes(np.repeat(np.arange(len(photos)), [*map(len, photos)]), size, found["tokens"], found["centred"])
 

@@ -6,9 +6,7 @@ sizes). The testbed stands beside two that cannot have gaze heads: one never tra
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -24,9 +22,8 @@ from experiments.paper.reports.checkpoints import (
 )
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
-from experiments.run.models import TESTBED, open_model
+from experiments.run.models import TESTBED
 from experiments.run.run import Run
-from experiments.run.settings import Settings
 from experiments.run.summaries import ConditionRow, UnsteeredRow, baseline, condition, controls, grouped, provenance
 from experiments.testbed.broken import BROKEN, write
 from gaze.discovery.nulls import split_half
@@ -38,8 +35,6 @@ from gaze.report.html import Chapter
 from gaze.statistics import Estimate
 from gaze.steering import engine as asking
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.model import Qwen3VL
-from qwen3vl_jax.processing.processor import Processor
 
 NUMBER, NAME, TITLE = 9, "e9_checkpoints", "Which models have gaze heads, and where?"
 
@@ -51,35 +46,18 @@ STEERING = "steering"
 LEAST_LAYERS, LEAST_HEADS = 2, 8
 
 
-class Examined(Run):
-    """A run with a model that is opened elsewhere."""
-
-    def __init__(self, folder: Path, settings: Settings, open_one: Callable[[], tuple[Qwen3VL, Processor]]) -> None:
-        self._open = open_one
-        super().__init__(folder, settings)
-
-    def close(self) -> None:
-        """Lets go of the model, so that but one is in memory; it is opened again if it is needed."""
-        for name in ("_opened", "model", "processor", "judge"):
-            self.__dict__.pop(name, None)
-
-    @cached_property
-    def _opened(self) -> tuple[Qwen3VL, Processor]:
-        return self._open()
-
-
-def runs(run: Run) -> dict[str, Examined]:
+def runs(run: Run) -> dict[str, Run]:
     """The run of each checkpoint by a short name, this run's own first."""
     given = run.settings
-    found = {_short(given.model): _run(run, given.model, lambda: (run.model, run.processor))}
+    found = {_short(given.model): _run(run, given.model, run.checkpoint)}
     if given.model == TESTBED and not given.models:
         for name in BROKEN:
-            found[name] = _run(run, name, partial(open_model, str(weights_folder(run, name)), given.dtype, run.mesh))
+            found[name] = _run(run, name, weights_folder(run, name))
     for name in given.models:
         short = _short(name)
         if short in found:
             raise InputError(f"two checkpoints are called {short}: give folders of different names")
-        found[short] = _run(run, name, partial(open_model, name, given.dtype, run.mesh))
+        found[short] = _run(run, name, name)
     return found
 
 
@@ -131,6 +109,8 @@ def attention(run: Run, purpose: Purpose) -> Mass:
     found: Mass = run.saved(
         run.folder / "attention" / f"{purpose}.npz",
         lambda: {"mass": asking.discover(run.model, run.processor, strips, questions, batch=BATCH)},
+        run.digests(strips),
+        questions,
     )["mass"]
     return found
 
@@ -187,11 +167,11 @@ def _steered(run: Run) -> tuple[UnsteeredRow, dict[str, ConditionRow]]:
     }
 
 
-def _run(run: Run, model: str, open_one: Callable[[], tuple[Qwen3VL, Processor]]) -> Examined:
+def _run(run: Run, model: str, checkpoint: str | Path) -> Run:
     given = run.settings
     fewer = {purpose: min(count, getattr(given, purpose)) for purpose, count in STRIPS.items()}
     mine = replace(given, model=model, models=(), heads=None, k=None, **fewer)  # type: ignore[arg-type]
-    return Examined(run.place(NAME) / _short(model), mine, open_one)
+    return Run(run.place(NAME) / _short(model), mine, checkpoint, parent=run)
 
 
 def weights_folder(run: Run, name: str) -> Path:

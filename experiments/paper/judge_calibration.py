@@ -1,18 +1,17 @@
 """How far the judges can be trusted: each is shown captions whose panel is known, and then judges the same answers."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from experiments.run.formatting import percent
+from experiments.run.records import Records, Row, chunk_name
 from experiments.run.run import Run
 from gaze.judges.by_name import make_judge
-from gaze.judges.judge import Judge, agreement, calibrate
+from gaze.judges.judge import agreement, calibrate
 from gaze.report.html import Chapter, Plot, Table
 from gaze.report.plots_compare import picks
-from qwen3vl_jax.files.write import write_json
 
 NUMBER, NAME, TITLE = 10, "judge_calibration", "How far can the judges be trusted?"
 
@@ -26,20 +25,19 @@ def collect(run: Run) -> None:
     strips = run.pictures("evaluation")[:STRIPS]
     if not all(strip.captions for strip in strips):
         return
+    records, shown = _records(run), run.digests(strips)
     for name in dict.fromkeys((run.settings.judge, *FREE)):
         judge = make_judge(name, run.likelihood)
-        path = _file(run, judge)
-        if not path.exists():
-            write_json(
-                path,
-                {"judge": judge.name, "version": judge.version, **asdict(calibrate(judge, strips, run.settings.seed))},
-            )
+        chunk = chunk_name(judge.name, run.key(shown, judge.version))
+        if records.missing([chunk]):
+            found = asdict(calibrate(judge, strips, run.settings.seed))
+            records.add({chunk: [{"judge": judge.name, "version": judge.version, **found}]})
 
 
 def sum_up(run: Run) -> dict[str, Any]:
-    found = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.place(NAME).glob("calibration-*.json"))
-    ]
+    # The last of each judge: an earlier one was of other strips.
+    found = [*{row["judge"]: row for row in _records(run).rows()}.values()]
+    found = [{name: one[name] for name in one if name not in ("chunk", "of")} for one in sorted(found, key=_judge_name)]
     rows = [row for row in run.answers("e5_static") if row["condition"] in ("gaze", "unsteered", "all 0", "random 0")]
     strips = run.pictures("evaluation")
     said = {}
@@ -125,8 +123,12 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
     )
 
 
-def _file(run: Run, judge: Judge) -> Any:
-    return run.place(NAME) / f"calibration-{judge.name.replace('/', '-')}-{judge.version}.json"
+def _records(run: Run) -> Records:
+    return Records(run.place(NAME) / "calibration.jsonl")
+
+
+def _judge_name(row: Row) -> str:
+    return str(row["judge"])
 
 
 def _kappa(value: float | None) -> str:

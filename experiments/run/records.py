@@ -1,8 +1,9 @@
 """Answers and verdicts as JSON lines that survive being killed: what is there is never made twice.
 
-Lines come in chunks. Each line names its chunk and how many lines the chunk has, so that a chunk cut short by a kill or with a
-line spoiled since is known to be missing and is made again. A finished file has its chunks in a fixed order: whatever
-happened on the way, its bytes are the same.
+Lines come in chunks. The name of a chunk ends with a digest of all that it depends on (`chunk_name`), so that answers under
+other heads or about other pictures are other chunks. Each line says how many lines its chunk has and carries a checksum: a chunk
+cut short by a kill or with a line damaged since is known to be missing and is made again. A finished file has its chunks in a
+fixed order: whatever happened on the way, its bytes are the same.
 """
 
 import json
@@ -13,10 +14,19 @@ from typing import Any
 
 import click
 
+from experiments.run.cache import MOST_BYTES, checksum
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import open_regular
 from qwen3vl_jax.files.write import write_text
 
 Row = dict[str, Any]
+SUM = "sum"
+"""Name of the checksum in a line."""
+
+
+def chunk_name(name: str, key: str) -> str:
+    """A chunk by what a person calls it and a digest of what it depends on."""
+    return f"{name} @{key}"
 
 
 class Records:
@@ -80,21 +90,36 @@ class Records:
         return bool(rows) and len(rows) == rows[0]["of"]
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
+        with open_regular(self.path, "a file of answers", most=MOST_BYTES) as file:
+            content = file.read()
         self._torn = bool(content) and not content.endswith(b"\n")
         for number, line in enumerate(content.split(b"\n"), start=1):
             if not line:
                 continue
             try:
-                row = json.loads(line)
-                row["of"] = int(row["of"])
+                row = _parsed(line)
                 self._chunks.setdefault(row["chunk"], []).append(row)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
                 self.skipped += 1
                 click.echo(f"{self.path}:{number} cannot be read and is left out", err=True)
         for key in [key for key, rows in self._chunks.items() if len(rows) > rows[0]["of"]]:
-            del self._chunks[key]  # written once before a kill and once, in part, behind a spoiled line
+            del self._chunks[key]  # written once before a kill and once, in part, after a damaged line
+
+
+def _parsed(line: bytes) -> Row:
+    """The row of a line; lines of earlier versions have no checksum."""
+    row: Row = json.loads(line)
+    row["of"] = int(row["of"])
+    if SUM in row and row.pop(SUM) != checksum(_text(row)):
+        raise ValueError("the checksum is another")
+    return row
 
 
 def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return _text({**row, SUM: checksum(_text(row))}) + "\n"
+
+
+def _text(row: Row) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    # A name of a file need not be UTF-8, but a text file has to be.
+    return text if text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text) else json.dumps(row)

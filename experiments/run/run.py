@@ -1,16 +1,15 @@
 """What every experiment stands on: a model, pictures, gaze heads, and a run folder in which nothing is made twice.
 
 RUN/settings.json        what the run depends on; another run may not go on in this folder
+RUN/model.json           which weights it was made with
 RUN/eN_NAME/             answers.jsonl, arrays, results.json of one experiment
 RUN/heads.json           the gaze heads that experiment 1 found
 RUN/verdicts/            what each judge made of which text
 """
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
@@ -21,15 +20,15 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from convert.convert import to_orbax
 from experiments.commands.ask import stop_tokens
 from experiments.data.sources import PURPOSES, Purpose, Source, open_source
-from experiments.run.claims import claim
+from experiments.run.cache import SCHEMA, Arrays, check_finite, digest, find_arrays, write_arrays
 from experiments.run.conditions import Aim, Condition, alike
+from experiments.run.folder import open_folder
 from experiments.run.meshes import open_mesh
-from experiments.run.models import TESTBED, open_model, source
-from experiments.run.processes import agree, several
-from experiments.run.records import Records, Row
+from experiments.run.models import ModelFacts, computed_dtype, load_heads, model_facts, open_model
+from experiments.run.processes import agree, shares, union
+from experiments.run.records import Records, Row, chunk_name
 from experiments.run.settings import Settings
 from gaze.heads import HeadSet, random_heads
 from gaze.judges.by_name import check_judge, make_judge
@@ -41,9 +40,7 @@ from gaze.pictures.strips import Picture, Strip
 from gaze.steering import engine as asking
 from gaze.steering.engine import Request
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.generation.sampling import Sampling
-from qwen3vl_jax.load import model_revision
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 
@@ -56,14 +53,23 @@ BATCH = 96
 class Run:
     """A run. The model is opened when it is first needed: what is saved can be summed up without it."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, checkpoint: str | Path | None = None, parent: "Run | None" = None
+    ) -> None:
+        """Opens a run folder, as `experiments.run.folder.open_folder`.
+
+        Args:
+          checkpoint: where the model lies, if `settings.model` only is what it is called.
+          parent: the run that this one is a part of.
+        """
         self.folder, self.settings = folder.absolute(), settings
+        self.checkpoint, self.parent = checkpoint or settings.model, parent
         check_judge(settings.judge)
         self.mesh = open_mesh(settings.mesh)
         self._drawn: dict[Purpose, list[Strip]] = {}
         self.skipped = 0
         self.failed: list[str] = []
-        claim(self.folder, settings)
+        open_folder(self.folder, settings, quiet=parent is not None)
 
     @cached_property
     def model(self) -> Qwen3VL:
@@ -76,13 +82,19 @@ class Run:
     @property
     def shape(self) -> tuple[int, int]:
         """(layers, heads per layer)."""
-        shape: tuple[int, int] = tuple(self._model_facts["shape"])
-        return shape
+        return self._facts.layers, self._facts.heads
 
     @property
     def revision(self) -> str:
         """Which weights these are, as `qwen3vl_jax.load.model_revision`."""
-        return str(self._model_facts["revision"])
+        return self._facts.revision
+
+    def close(self) -> None:
+        """Lets go of the model, so that but one is in memory; it is opened again if it is needed."""
+        for name in ("_opened", "model", "processor", "judge"):
+            self.__dict__.pop(name, None)
+        if self.parent is not None:
+            self.parent.close()
 
     @cached_property
     def sources(self) -> dict[Purpose, Source]:
@@ -125,20 +137,50 @@ class Run:
         rng = np.random.default_rng([self.settings.seed, 1])
         return [random_heads(rng, like, like.heads, self.shape) for _ in range(self.settings.draws)]
 
-    def saved(self, path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Arrays of the file `path` (.npz), made and written whole if it is not there."""
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
+    def given_heads(self) -> HeadSet:
+        """The heads of the file that the settings name, for this very model; see `experiments.run.models.load_heads`."""
+        given = self.settings
+        if given.heads is None:
+            raise InputError(f"{self.folder} was given no heads: give --heads, a file that `gaze reproduce` wrote")
+        return load_heads(given.heads, given.k, self.shape, self.revision, "--k")
+
+    def key(self, *parts: object) -> str:
+        """The digest of what something saved depends on: some values, see `experiments.run.cache.digest`, and the run itself.
+
+        The run is its settings, the weights and the dtype; but neither its judge nor its mesh.
+        """
+        settings = dataclasses.replace(self.settings, judge="", mesh=None)
+        return digest(SCHEMA, self._facts.weights, computed_dtype(self.settings.dtype), settings, *parts)
+
+    def saved(
+        self, path: Path, make: Callable[[], Mapping[str, np.ndarray]], *depends: object, gaps: Collection[str] = ()
+    ) -> Arrays:
+        """Arrays of the file `path` (.npz), made and written whole if it is not there, damaged, or depends on something else.
+
+        Args:
+          depends: what they depend on beside the run, as `key`; pictures by `digests`.
+          gaps: names of the arrays that may hold NaN.
+
+        Raises InputError if what is made is not finite.
+        """
+        key = self.key(*depends)
+        found = find_arrays(path, key, gaps)
+        if found is None:
+            found = dict(make())
             try:
-                with partial.open("wb") as file:
-                    np.savez(file, allow_pickle=False, **make())
-            except OSError as error:
-                partial.unlink(missing_ok=True)
-                raise InputError(f"cannot write {path} ({error.strerror}): make room and start again") from error
-            partial.replace(path)
-        with np.load(path) as arrays:
-            return dict(arrays)
+                check_finite(path, found, gaps)
+            except InputError as error:
+                raise InputError(
+                    f"{error}, so it is not kept: check the model's weights, or give --dtype float32"
+                ) from None
+            write_arrays(path, key, found)
+        return found
+
+    def digests(self, pictures: Sequence[Picture]) -> list[str]:
+        """A digest of each picture: its pixels, its regions and their captions. Of several processes each reads its share."""
+        mine = shares(len(pictures))
+        known = union({str(n): digest(picture) for n, picture in enumerate(pictures) if mine[n]})
+        return [known[str(number)] for number in range(len(pictures))]
 
     def generate(self, name: str, pictures: Sequence[Picture], conditions: Sequence[Condition]) -> list[Row]:
         """All answers of an experiment, in order of chunk, condition, picture and aim; those already saved are read.
@@ -146,13 +188,14 @@ class Run:
         Chunks are always the same, and conditions that share one way of asking are answered together, so that a run that
         was interrupted ends as one that was not.
         """
+        if len({condition.name for condition in conditions}) < len(conditions):
+            raise ValueError(f"two conditions of {name} have one name")
         records = Records(self.place(name) / "answers.jsonl")
         parts = [(kind, kind[n : n + PICTURES]) for kind in _by_size(pictures) for n in range(0, len(kind), PICTURES)]
-        keys = [[f"{condition.name}/{part[0]}" for condition in conditions] for _, part in parts]
+        digests = self.digests(pictures)
+        keys = [[self._chunk(pictures, digests, *part, condition) for condition in conditions] for part in parts]
         jobs = [key for part in keys for key in part]
-        if len({*jobs}) < len(jobs):
-            raise ValueError(f"two conditions of {name} have one name")
-        agree((records.missing(jobs), [condition.heads for condition in conditions]))
+        agree(records.missing(jobs))
         with progress(name, len(jobs), len(jobs) - len(records.missing(jobs))) as done:
             for (kind, part), mine in zip(parts, keys, strict=True):
                 for combined in alike(conditions):
@@ -190,7 +233,8 @@ class Run:
         judge = self.judge
         records = Records(self.folder / "verdicts" / f"{judge.name.replace('/', '-')}-{judge.version}.jsonl")
         by_name = {picture.name: picture for picture in pictures}
-        keys = [_key(by_name[name], text) for name, text in texts]
+        told = dict(zip(by_name, self.digests([*by_name.values()]), strict=True))
+        keys = [digest(told[name], text) for name, text in texts]
         wanted = dict(zip(keys, texts, strict=True))
         missing = records.missing(wanted)
         with progress(f"{judge.name} judge", len(wanted), len(wanted) - len(missing)) as done:
@@ -273,6 +317,28 @@ class Run:
             for condition in conditions
         ]
 
+    def _chunk(
+        self,
+        pictures: Sequence[Picture],
+        digests: Sequence[str],
+        kind: Sequence[int],
+        part: Sequence[int],
+        condition: Condition,
+    ) -> str:
+        """The chunk of the answers about `part` of the pictures of one `kind`: its name, and all that it depends on."""
+        asked = condition.question
+        key = self.key(
+            [digests[number] for number in part],
+            [pictures[number].size for number in kind],  # all are padded to the largest
+            [asked if isinstance(asked, str) else asked[number] for number in kind],
+            condition.max_new,
+            [[(aim.target, aim.steps) for aim in condition.aims[number]] for number in part],
+            condition.heads and condition.heads.heads,
+            self._steering(condition),
+            condition.tags,
+        )
+        return chunk_name(f"{condition.name}/{part[0]}", key)
+
     def _request(self, condition: Condition, place: int, aim: Aim) -> Request:
         heads = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
         return Request(place, heads, aim.steps, **self._steering(condition))
@@ -300,23 +366,13 @@ class Run:
 
     @cached_property
     def _opened(self) -> tuple[Qwen3VL, Processor]:
-        name = self.settings.model
-        if name == TESTBED and not several():
-            # Converted first, as a real checkpoint would be; but Orbax has several processes write one together.
-            name = str(self.folder / "checkpoint")
-            if not Path(name).exists():
-                to_orbax(source(TESTBED), Path(name))
-        return open_model(name, self.settings.dtype, self.mesh)
+        if self.parent is not None and self.parent.checkpoint == self.checkpoint:
+            return self.parent._opened
+        return open_model(self.checkpoint, self.settings.dtype, self.mesh)
 
     @cached_property
-    def _model_facts(self) -> dict[str, Any]:
-        path = self.folder / "model.json"
-        if not path.exists():
-            text = self.model.config.text
-            shape = [text.num_hidden_layers, text.num_attention_heads]
-            write_json(path, {"revision": model_revision(self.model), "shape": shape})
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return facts
+    def _facts(self) -> ModelFacts:
+        return model_facts(self.folder / "model.json", self.checkpoint, lambda: self.model)
 
 
 @contextmanager
@@ -332,8 +388,3 @@ def _by_size(pictures: Sequence[Picture]) -> list[list[int]]:
     bounds = buckets(areas, SHAPES)
     classes = np.searchsorted(bounds, areas).tolist()
     return [[number for number, place in enumerate(classes) if place == which] for which in range(len(bounds))]
-
-
-def _key(picture: Picture, text: str) -> str:
-    """Names a text about a picture by content: the captions are part of what a judge may go by."""
-    return hashlib.sha256("\0".join((picture.name, text, *picture.captions)).encode()).hexdigest()[:16]

@@ -1,13 +1,23 @@
 """What a run depends on, where it runs, and what both are unless somebody says otherwise."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from experiments.run.cache import SCHEMA
 from experiments.run.models import TESTBED, source
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import read_json, said, shown
+
+FILE = "settings.json"
+KIND = "the settings of a run"
+RENAMED = {"precision": ("bias", {"ordered": "add", "uniform": "replace"})}
+"""Settings of version 1 that are called otherwise now, and their values."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +86,52 @@ def presets(model: str) -> Settings:
     return Settings(model=model, judge="likelihood")
 
 
-def resolve_settings(given: dict[str, Any]) -> Settings:
+def resolve_settings(given: Mapping[str, Any]) -> Settings:
     """The presets for a model, and what a person has given; None stands for what they have not."""
     return _with(presets(given.get("model") or TESTBED), given)
 
 
-def as_saved(folder: Path, given: dict[str, Any]) -> Settings:
+def read_settings(folder: Path, hint: str = "") -> tuple[Settings, int]:
+    """The settings of the run in a folder, and its version. What is newer than the run has its default.
+
+    Raises InputError that names the file, and the setting if it is one that is not known or has no such value.
+    """
+    path = folder / FILE
+    raw: dict[str, Any] = read_json(path, KIND, dict, hint)
+    version = raw.pop("version", 1)
+    if type(version) is not int or version < 1:
+        raise InputError(f"{path} has the version {shown(version)}, but should have a number from 1: {hint}")
+    if version > SCHEMA:
+        raise InputError(f"{path} is of version {version}, later than this program's {SCHEMA}: {hint}")
+    for old, (new, values) in RENAMED.items():
+        if version == 1 and old in raw:
+            raw[new] = values.get(raw.pop(old))
+    if unknown := raw.keys() - {field.name for field in fields(Settings)}:
+        raise InputError(f"{path} has a setting {shown(min(unknown))}, which this version does not know: {hint}")
+    if raw.get("judge", "") is None:  # a run has no judge of its own
+        del raw["judge"]
+    try:
+        return TypeAdapter(Settings).validate_json(json.dumps(raw), strict=True), version
+    except ValidationError as error:
+        raise InputError(f"{path} is not {KIND}: {said(error)}: {hint}") from None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, readable or not."""
+    return (folder / FILE).exists()
+
+
+def as_saved(folder: Path, given: Mapping[str, Any]) -> Settings:
     """The settings of the run in a folder, and what a person has given.
 
-    Raises InputError if there is no run.
+    Raises InputError if there is no run, or as `read_settings`.
     """
-    try:
-        saved = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"there is no run in {folder}: give a folder that `gaze reproduce` wrote") from None
-    judge = presets(saved["model"]).judge
-    return _with(Settings(**{**saved, "judge": judge, "models": tuple(saved["models"])}), given)
+    if not is_run(folder):
+        raise InputError(f"there is no run in {folder}: give a folder that `gaze reproduce` wrote")
+    saved, _ = read_settings(folder, "give a folder that `gaze reproduce` wrote")
+    return _with(replace(saved, judge=presets(saved.model).judge), given)
 
 
-def _with(settings: Settings, given: dict[str, Any]) -> Settings:
+def _with(settings: Settings, given: Mapping[str, Any]) -> Settings:
     names = {field.name for field in fields(Settings)}
     return replace(settings, **{name: value for name, value in given.items() if value is not None and name in names})

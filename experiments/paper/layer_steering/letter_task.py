@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -185,13 +185,22 @@ def collect_orders(run: Run, panels: int, count: int, folder: Path) -> None:
     """Saves what `Letters.reordered` measures for `count` orders drawn from all but the two usual ones."""
     some = Letters(run, panels)
     orders = other_orders(panels, count, run.settings.seed)
-    missing = [order for order in orders if not order_file(folder, order).exists()]
-    if missing:
-        normal, plain = (
-            read(some.prober, some.probes(purpose, SOME), some.orders[0]) for purpose in ("discovery", "evaluation")
-        )
-        for order in missing:
-            run.saved(order_file(folder, order), partial(some.reordered, normal, plain, order))
+
+    @cache
+    def usual() -> tuple[Read, Read]:
+        discovery, evaluation = some.probes("discovery", SOME), some.probes("evaluation", SOME)
+        return read(some.prober, discovery, some.orders[0]), read(some.prober, evaluation, some.orders[0])
+
+    def make(order: Order) -> Arrays:
+        return some.reordered(*usual(), order)
+
+    for order in orders:
+        run.saved(order_file(folder, order), partial(make, order), all_digests(run), order)
+
+
+def all_digests(run: Run) -> list[list[str]]:
+    """Of all strips: those that are not asked about decide the size of prompts."""
+    return [run.digests(run.pictures(purpose)) for purpose in PURPOSES]
 
 
 def order_file(folder: Path, order: Order) -> Path:

@@ -9,8 +9,8 @@ import numpy as np
 from experiments.commands.ask import stop_tokens
 from experiments.data.sources import PURPOSES, Purpose
 from experiments.paper.layer_steering.letter_probes import Prober
-from experiments.paper.layer_steering.letter_task import bounds
-from experiments.run.records import Records, Row
+from experiments.paper.layer_steering.letter_task import all_digests, bounds
+from experiments.run.records import Records, Row, chunk_name
 from experiments.run.run import Run, progress
 from gaze.pictures.strips import Strip
 from gaze.prompts import NOTEBOOK_NARRATION, REVERSE_NARRATION
@@ -51,7 +51,8 @@ def collect(run: Run, place: str, letters: SteeringVector, first: SteeringVector
     Args:
       letters, first: directions that letter probes gave, about all panels and about the first one.
     """
-    own = run.saved(run.place(place) / "narration.npz", lambda: {"direction": own_direction(run)})["direction"]
+    path = run.place(place) / "narration.npz"
+    own = run.saved(path, lambda: {"direction": own_direction(run)}, all_digests(run))["direction"]
     known = dict(zip(DIRECTIONS, (letters, first, own), strict=True))
     tell(run, f"{place}/bands", strips(run, "selection"), trials(run.shape[0], known), known)
     known |= {f"random {n}": d for n, d in enumerate(random_like(first, run.settings.draws, run.settings.seed))}
@@ -137,15 +138,20 @@ def tell(
 ) -> None:
     """Saves the narrations of all strips under all conditions that are not saved yet."""
     records = Records(run.place(place) / "answers.jsonl")
-    missing = records.missing([one.name for one in conditions])
+    depends = run.digests(told), all_digests(run)
+    keys = {
+        one.name: chunk_name(one.name, run.key(*depends, one, known[one.direction] if one.direction else None))
+        for one in conditions
+    }
+    missing = records.missing(keys.values())
     begun: dict[str, Begun] = {}
     with progress(place, len(conditions), len(conditions) - len(missing)) as done:
-        for one in (one for one in conditions if one.name in missing):
+        for one in (one for one in conditions if keys[one.name] in missing):
             if one.question not in begun:
                 ((_, begun[one.question]),) = prober(run).begun(told, [one.question], len(told))
-            records.add({one.name: _narrations(run, told, one, begun[one.question], known)})
+            records.add({keys[one.name]: _narrations(run, told, one, begun[one.question], known)})
             done(1)
-    records.finish([one.name for one in conditions])
+    records.finish([*keys.values()])
 
 
 def prober(run: Run) -> Prober:

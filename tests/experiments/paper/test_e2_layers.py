@@ -18,7 +18,15 @@ from experiments.paper.layer_steering.letter_probes import (
     probes,
     questions,
 )
-from experiments.paper.layer_steering.letter_task import Read, by_place, collect_orders, direction, effects, order_file
+from experiments.paper.layer_steering.letter_task import (
+    Read,
+    all_digests,
+    by_place,
+    collect_orders,
+    direction,
+    effects,
+    order_file,
+)
 from experiments.paper.layer_steering.panel_labels import LETTERS
 from experiments.paper.layer_steering.reverse_narration import (
     bands,
@@ -28,6 +36,7 @@ from experiments.paper.layer_steering.reverse_narration import (
     tellings,
     trials,
 )
+from experiments.run.models import ModelFacts
 from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.run.settings import presets
@@ -38,7 +47,6 @@ from gaze.prompts import LETTER
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 
@@ -219,7 +227,7 @@ def test_orders_of_telling():
 def run(tmp_path):
     """A run whose model has spoken: everything is saved, as if `collect` had run, and there is no model to be opened."""
     run = Run(tmp_path / "run", replace(presets("testbed"), discovery=10, selection=6, evaluation=10, draws=3))
-    write_json(run.folder / "model.json", {"revision": "planted", "shape": [LAYERS, 4]})
+    run.__dict__["_facts"] = ModelFacts(weights="", stamp=None, revision="planted", layers=LAYERS, heads=4)
     HeadSet(((4, 1), (2, 0), (4, 3)), (0.3, 0.2, 0.1), "gaze", "testbed").save(run.folder / "heads.json")
     pushes = {"reverse": 2 / 3, "other": 1 / 9, "places": 1, "back reverse": 1 / 3, "back places": 1}
     pushes |= {"selection reverse": 1, "selection places": 1 / 9}
@@ -230,7 +238,7 @@ def run(tmp_path):
     for number, order in enumerate(other_orders(6, e2_layers.ORDERS, run.settings.seed)):
         arrays = make_arrays(6, {"order": number % 2, "places": 1})
         arrays["evaluation: token"][1, 1:6] = 0
-        run.saved(order_file(run.place("e2_layers") / "orders", order), lambda: arrays)  # noqa: B023
+        run.saved(order_file(run.place("e2_layers") / "orders", order), lambda: arrays, all_digests(run), order)  # noqa: B023
     for number in range(len(WORDINGS.paraphrases)):
         arrays = make_arrays(6, {"reverse": 1 / 3, "places": 1})
         arrays |= {name: array[:2] for name, array in arrays.items() if name.startswith("evaluation")}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.paper import e1_discovery, e3_trajectories
+from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.run.settings import Settings
 from gaze.discovery.narration_attention import attended, by_line, line_mass, watch
@@ -113,10 +114,12 @@ def test_lines_that_were_not_written_are_counted_and_left_out(run, tmp_path):
     shutil.copytree(run.folder, tmp_path, dirs_exist_ok=True)
     cut = Run(tmp_path, SETTINGS)
     answers = cut.place(e3_trajectories.NAME) / "answers.jsonl"
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
-    for row in rows:
+    chunks: dict[str, list[dict]] = {}
+    for row in Records(answers).rows():
         row["text"] = "\n".join(row["text"].split("\n")[:2])
-    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        chunks.setdefault(row["chunk"], []).append(row)
+    answers.unlink()
+    Records(answers).add(chunks)
     for path in (cut.place(e3_trajectories.NAME) / "forward").glob("*.npz"):
         arrays = dict(np.load(path))
         arrays["lines"][arrays["lines"] > 1] = -1
