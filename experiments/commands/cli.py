@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from experiments.commands.options import EXPERIMENTS, MODES, PANELS, Command, distributed_options, options
+from experiments.commands.options import MODES, PANELS, Command, distributed_options, options
+from experiments.paper import EXPERIMENTS
 from experiments.run import processes
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.

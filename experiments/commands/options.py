@@ -14,17 +14,6 @@ import click
 from experiments.run.processes import Cluster, is_worker, join_cluster, share, supervise
 from qwen3vl_jax.errors import InputError
 
-EXPERIMENTS = (
-    "e1_discovery",
-    "e2_layers",
-    "e3_trajectories",
-    "e4_vqa",
-    "e5_static",
-    "e6_dynamic",
-    "e7_sweeps",
-    "e8_natural",
-    "e9_checkpoints",
-)
 MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
 COUNT, FEW, PANELS = click.IntRange(1), click.IntRange(2), click.IntRange(2, 12)

@@ -169,8 +169,16 @@ def _steered(run: Run) -> tuple[UnsteeredRow, dict[str, ConditionRow]]:
 
 def _run(run: Run, model: str, checkpoint: str | Path) -> Run:
     given = run.settings
-    fewer = {purpose: min(count, getattr(given, purpose)) for purpose, count in STRIPS.items()}
-    mine = replace(given, model=model, models=(), heads=None, k=None, **fewer)  # type: ignore[arg-type]
+    mine = replace(
+        given,
+        model=model,
+        models=(),
+        heads=None,
+        k=None,
+        discovery=min(STRIPS["discovery"], given.discovery),
+        selection=min(STRIPS["selection"], given.selection),
+        evaluation=min(STRIPS["evaluation"], given.evaluation),
+    )
     return Run(run.place(NAME) / _short(model), mine, checkpoint, parent=run)
 
 
