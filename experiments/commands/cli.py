@@ -1,6 +1,7 @@
 """The command `gaze`."""
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,13 +12,26 @@ import click
 from experiments.commands.options import MODES, PANELS, Command, distributed_options, options
 from experiments.paper import EXPERIMENTS
 from experiments.run import processes
+from qwen3vl_jax.errors import InputError
 
 # JAX and transformers take seconds to import: each command imports its own work, and --help none.
+
+
+class RunFolder(click.Path):
+    """The name of a run folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":  # which otherwise is the folder that one is in
+            raise InputError("'' names no run folder: give a name")
+        return super().convert(value, param, ctx)
 
 
 @click.group()
 def cli() -> None:
     """Find the attention heads with which a vision-language model looks, and steer them."""
+    for word in sys.argv[1:]:
+        if any("\ud800" <= sign <= "\udfff" for sign in word):  # bytes that are no UTF-8
+            raise InputError(f"{word!r} on the command line is not UTF-8: give questions and names of files in UTF-8")
 
 
 @cli.command("ask")
@@ -66,7 +80,7 @@ def ask_command(
 def _run_folder(name: str) -> Callable[[Command], Command]:
     return click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=RunFolder(path_type=Path),
         help=f"Run folder, gone on with if it is there; runs/{name}-DATE-TIME without.",
     )
 
@@ -130,7 +144,11 @@ def run_command(name: str, out: Path | None, **given: Any) -> None:
 @cli.command("diagnose")
 @click.argument("model", default="testbed")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--out", type=click.Path(path_type=Path), help="Keep the run in this folder, or go on with it.")
+@click.option(
+    "--out",
+    type=RunFolder(path_type=Path),
+    help="Keep the run in this folder, or go on with it.",
+)
 @options("dtype", "mesh", "strips", "panels", "photos", "draws", "k", "judge", "seed")
 @distributed_options
 def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) -> None:
@@ -145,7 +163,7 @@ def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) 
 
 
 @cli.command("judge")
-@click.argument("out", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("out", metavar="RUN", type=RunFolder(path_type=Path))
 @click.option("--judge", required=True, help="exact, first, caption, likelihood or chat:MODEL[@URL].")
 @click.option("--dry-run", is_flag=True, help="Count what a chat judge would be sent, and send nothing.")
 @options("mesh")

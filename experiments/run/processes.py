@@ -69,7 +69,7 @@ class Cluster:
 def main(command: click.Command, name: str) -> None:
     """Runs a command line as `convert.cli.run`; exit status `LOST`, too."""
     if not is_worker():
-        return run(command, name)
+        return _run_printing(command, name)
     status = 0
     try:
         run(command, name)
@@ -81,6 +81,24 @@ def main(command: click.Command, name: str) -> None:
     # At once: an ordinary exit would wait for the other processes, and they would take this one to be alive.
     sys.stdout.flush()
     os._exit(status)
+
+
+def _run_printing(command: click.Command, name: str) -> None:
+    """Runs a command line, and tells in a sentence if what it prints cannot be written."""
+    if sys.stdout is None:
+        click.echo("Error: the standard output is closed: give it a file, or /dev/null", err=True)
+        sys.exit(2)
+    try:
+        try:
+            run(command, name)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python will flush once more when it ends
+        click.echo(f"Error: what is printed cannot be written ({error.strerror}): give it another place", err=True)
+        sys.exit(2)
 
 
 def is_worker() -> bool:
@@ -136,17 +154,27 @@ def share(folder: Path | None, scratch: Path) -> Path | None:
     """The run folder that this process works in: the given one for process 0, a copy of it in `scratch` for the others."""
     import jax
 
+    from experiments.run.folder import lock
+    from experiments.run.settings import is_run
+
     mine = folder if jax.process_index() == 0 else scratch / "run"
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         # Another folder than a run's will be refused, and may be large.
-        if mine is not None and (mine / "settings.json").exists():
-            archive.add(mine, arcname=".")
+        if mine is not None and is_run(mine):
+            lock(mine)
+            archive.add(mine, arcname=".", filter=_without_lock)
     received = _broadcast(content.getvalue())
     if jax.process_index() > 0:
         with tarfile.open(fileobj=io.BytesIO(received)) as archive:
             archive.extractall(scratch / "run", filter="data")
     return mine
+
+
+def _without_lock(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    from experiments.run.folder import LOCK
+
+    return None if Path(entry.name).name == LOCK else entry
 
 
 def several() -> bool:

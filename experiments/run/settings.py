@@ -1,6 +1,7 @@
 """What a run depends on, where it runs, and what both are unless somebody says otherwise."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -118,7 +119,7 @@ def read_settings(folder: Path, hint: str = "") -> tuple[Settings, int]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, readable or not."""
-    return (folder / FILE).exists()
+    return os.path.exists(folder / FILE)  # False, too, for a name that cannot be
 
 
 def as_saved(folder: Path, given: Mapping[str, Any]) -> Settings:
