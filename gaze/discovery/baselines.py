@@ -156,21 +156,16 @@ def _maps(
 ) -> tuple[Float32[np.ndarray, "strip question layer heads cell"], list[tuple[int, int]]]:
     """Attention of the last token to each cell, and each picture's (rows, cols) of cells; the others are 0."""
     texts = [processor.chat(question) for question in questions] * len(strips)
-    asked = processor(texts, [[strip.image] for strip in strips for _ in questions])
+    numbers = list(range(len(strips)))
+    shown = [[number] for number in numbers for _ in questions]
+    asked = processor(texts, shown, pictures=[strip.image for strip in strips])
     assert asked.images is not None
     prefix, suffixes = split(asked.prompt, len(strips))
-    numbers = _picture_numbers(strips)
     merge = processor.settings.merge_size
     keys = _cell_keys(asked, np.asarray(prefix.image_cell), numbers, merge)
     attention = panel_attention(model, *across((asked.images, prefix, suffixes, keys), mesh_of(model)))
     shapes = [(int(rows) // merge, int(cols) // merge) for rows, cols in asked.grids[numbers]]
     return fetch(attention), shapes
-
-
-def _picture_numbers(strips: Sequence[Picture]) -> list[int]:
-    """Each strip's place in `Images`, in which a picture that is shown twice stands once."""
-    places: dict[int, int] = {}
-    return [places.setdefault(id(strip.image), len(places)) for strip in strips]
 
 
 def _cell_keys(

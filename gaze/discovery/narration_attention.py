@@ -58,8 +58,8 @@ def watch(
       said: the tokens of the answer to `question` about each strip, at most `room`.
       room, size: what tokens and strips are filled up to, so that all calls share one compilation.
     """
-    copies = [strips[-1].image.copy() for _ in range(size - len(strips))]
-    filled = [*strips, *(Photo("", image, ((0, 0, *image.size),)) for image in copies)]
+    image = strips[-1].image
+    filled = [*strips, *[Photo("", image, ((0, 0, *image.size),))] * (size - len(strips))]
     encoded = encode(model, processor, filled, [question] * size)
     tokens = np.zeros((size, room), np.int32)
     for row, text in zip(tokens, said, strict=False):

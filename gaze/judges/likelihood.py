@@ -99,8 +99,7 @@ class Likelihood:
         """Scores for the regions of all pictures side by side; text i is another one for each picture."""
         crops = [picture.crop(region) for picture in pictures for region in range(len(picture))]
         fill = -len(crops) % self.rows
-        # A filler is a picture of its own: one seen twice would be encoded once, in another shape.
-        images, prompt = self._prompts([*crops, *(crops[-1].copy() for _ in range(fill))])
+        images, prompt = self._prompts([*crops, *[crops[-1]] * fill])
         cache, hidden = _read(self.model, images, prompt)
         owner = np.pad(np.repeat(np.arange(len(pictures)), list(map(len, pictures))), (0, fill), mode="edge")
         ids, length = (leaf[:, owner] for leaf in _padded(tokens))

@@ -5,7 +5,6 @@ together with those of other strips, and one that is finished gives way to the n
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -118,8 +117,9 @@ def discover(
     for shape, numbers in chunks(shapes(processor, strips, [texts] * len(strips)), size):
         mesh = mesh_of(model)
         some = _fill([strips[number] for number in numbers], size, local_rows(mesh, size))
-        pictures = [[strip.image] for strip in some for _ in texts]
-        asked = processor(texts * len(some), pictures, length=shape.length, patches=shape.patches)
+        shown = [[number] for number in range(len(some)) for _ in texts]
+        pictures = [strip.image for strip in some]
+        asked = processor(texts * len(some), shown, length=shape.length, patches=shape.patches, pictures=pictures)
         prefix, suffixes = split(asked.prompt, len(some), shape.prefix, shape.suffix)
         keys = _panel_keys(some, asked, prefix.image_cell, processor)
         inputs = spread((_images(asked), prefix, suffixes, keys), mesh, size)
@@ -305,15 +305,12 @@ def _images(asked: Batch) -> Images:
 def _panel_keys(
     strips: Sequence[Picture], asked: Batch, image_cell: Array | np.ndarray | None, processor: Processor
 ) -> Bool[np.ndarray, "strip panel key"]:
-    """Which keys of each strip's row show each of its panels."""
+    """Which keys of each strip's row show each of its panels; strip i is picture i."""
     assert image_cell is not None
     merge = processor.settings.merge_size
     stride = _images(asked).patches.shape[1] // merge**2
-    number = {id(strip.image): 0 for strip in strips}
-    number = {key: place for place, key in enumerate(number)}
     keys = []
-    for row, strip in zip(np.asarray(image_cell), strips, strict=True):
-        picture = number[id(strip.image)]
+    for picture, (row, strip) in enumerate(zip(np.asarray(image_cell), strips, strict=True)):
         cells = strip.cells((int(asked.grids[picture][0]), int(asked.grids[picture][1])), merge)
         keys.append(region_keys(row, cells, picture * stride))
     # Regions that a picture does not have cover nothing.
@@ -333,14 +330,5 @@ def _shards(model: Qwen3VL) -> int:
 
 
 def _fill(strips: Sequence[Picture], size: int, mine: slice) -> list[Picture]:
-    """This process's part of some strips, of which the last one is repeated up to `size`.
-
-    Each with a picture of its own, as one seen twice is encoded once.
-    """
-    filled: dict[int, Picture] = {}
-    for strip in [*strips, *[strips[-1]] * (size - len(strips))][mine]:
-        own = copy(strip)
-        if id(own.image) in filled:
-            vars(own).update(image=own.image.copy())
-        filled[id(own.image)] = own
-    return list(filled.values())
+    """This process's part of some strips, of which the last one is repeated up to `size`."""
+    return [*strips, *[strips[-1]] * (size - len(strips))][mine]

@@ -7,22 +7,22 @@ prompt, images, grids = processor([processor.chat("Who enters?", images=0, video
 
 import dataclasses
 import itertools
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image
 
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import ImageLike, ImageSettings, patchify
 from qwen3vl_jax.inputs import Array, Images, Prompt
 from qwen3vl_jax.positions import Grid, batch_images, image_cells, rope_positions
+from qwen3vl_jax.processing.chat_template import ChatTemplate, saved_template
+from qwen3vl_jax.processing.tokenizer import Tokenizer
 from qwen3vl_jax.videos import VIDEO_PAD, Clip, Video, VideoSettings, patchify_video
 
 Message = Mapping[str, Any]
@@ -52,6 +52,8 @@ CHAT_TEMPLATE = """\
 {{- '<|im_start|>assistant\\n' if add_generation_prompt -}}
 """
 
+DEFAULT_TEMPLATE = ChatTemplate(CHAT_TEMPLATE, "qwen3vl_jax")
+
 
 class Batch(NamedTuple):
     """What `Processor` makes: the model's inputs, and the size in patches (rows, cols) of each entry of `images`.
@@ -79,13 +81,14 @@ Numbered = tuple[Clip, range]
 class Processor:
     """Turns texts, pictures and videos into a `Batch`, as the checkpoint it was loaded from wants them.
 
-    `template` is a Jinja chat template; None leaves the choice to `tokenizer`, a transformers tokenizer.
+    Attributes:
+      tokenizer: a `Tokenizer`, or what can be called as one.
     """
 
     config: Config
     settings: ImageSettings
     tokenizer: Any
-    template: str | None = None
+    template: ChatTemplate = dataclasses.field(default_factory=lambda: DEFAULT_TEMPLATE)
     video_settings: VideoSettings = dataclasses.field(default_factory=VideoSettings)
 
     @classmethod
@@ -94,7 +97,7 @@ class Processor:
 
         Raises InputError if the tokenizer is missing or unreadable, or if the files contradict the model's config.
         """
-        config, settings, tokenizer = Config.load(folder), ImageSettings.load(folder), _load_tokenizer(Path(folder))
+        config, settings, tokenizer = Config.load(folder), ImageSettings.load(folder), Tokenizer.load(Path(folder))
         for kind, token in (("image", config.image_token_id), ("video", config.video_token_id)):
             if tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") != token:
                 raise InputError(f"{folder}: the tokenizer's <|{kind}_pad|> is not {kind}_token_id {token}")
@@ -104,8 +107,8 @@ class Processor:
         for kind, found in (("image", settings), ("video", video_settings)):
             if (found.patch_size, found.temporal_patch_size, found.merge_size) != sizes:
                 raise InputError(f"{folder}: the {kind} settings must have the patch, frame and merge sizes {sizes}")
-        template = _saved_template(Path(folder)) or (None if tokenizer.chat_template else CHAT_TEMPLATE)
-        return cls(config, settings, tokenizer, template, video_settings)
+        template = saved_template(Path(folder), tokenizer.chat_template)
+        return cls(config, settings, tokenizer, template or DEFAULT_TEMPLATE, video_settings)
 
     def chat(self, question: str, images: int = 1, system: str | None = None, videos: int = 0) -> str:
         """The text of one user turn, up to where the answer begins: `images` pictures, `videos` videos, the question."""
@@ -121,38 +124,42 @@ class Processor:
         """
         if not messages:
             raise InputError("a conversation is empty: give at least one message")
-        return self.tokenizer.apply_chat_template(
-            list(messages), chat_template=self.template, tokenize=False, add_generation_prompt=True
-        )
+        return self.template.render(messages, getattr(self.tokenizer, "special", {}))
 
     def __call__(
         self,
         prompts: Sequence[str | Sequence[Message]],
-        images: Sequence[Sequence[ImageLike]] | None = None,
+        images: Sequence[Sequence[ImageLike | int]] | None = None,
         videos: Sequence[Sequence[Video]] | None = None,
         length: int | None = None,
         patches: int | None = None,
+        pictures: Sequence[ImageLike] | None = None,
     ) -> Batch:
         """Makes one batch of prompts (texts or conversations), each with its pictures and its videos in reading order.
 
-        Rows are padded on the left to `length` tokens, pictures and temporal patches of videos to `patches`; by default
-        to the longest and the largest. A picture given several times as the same object or path, or a video as the same
-        object, is processed, and encoded, once. Raises InputError if placeholders and pictures or videos do not match
-        or something does not fit.
+        Args:
+          images: pictures of each prompt, each processed, and encoded, for itself; or, with `pictures`, which of these.
+          videos: of each prompt; the same `Video` object is processed and encoded once.
+          length: tokens that rows are padded to on the left, by default the longest.
+          patches: that pictures and temporal patches of videos are padded to, by default the largest.
+          pictures: what several prompts show, each processed and encoded once; `images` then holds their numbers, from 0.
+
+        Raises:
+          InputError: placeholders and pictures or videos do not match, the tokenizer gives a token that the model lacks, or
+            something does not fit.
         """
         texts = [text if isinstance(text, str) else self.render(text) for text in _listed(prompts, str, "prompts")]
         shown = _per_prompt(images, ImageLike, "images", len(texts))
         played = _per_prompt(videos, Video, "videos", len(texts))
-        distinct = {_key(image): image for row in shown for image in row}
-        order = {key: number for number, key in enumerate(distinct)}
+        numbers, distinct = _numbered(shown, pictures)
         clips = self._clips(played, len(distinct))
-        entries = [patchify(image, self.settings) for image in distinct.values()]
+        entries = [patchify(image, self.settings) for image in distinct]
         entries += [(frames, clip.grid) for clip, _ in clips.values() for frames in clip.patches]
         stacked = batch_images(entries, self.config, patches) if entries else None
         grids = [grid for _, grid in entries]
         rows = [
-            self._row(text, [order[_key(image)] for image in row], [clips[video] for video in row_videos], grids)
-            for text, row, row_videos in zip(texts, shown, played, strict=True)
+            self._row(text, row, [clips[video] for video in row_videos], grids)
+            for text, row, row_videos in zip(texts, numbers, played, strict=True)
         ]
         prompt = _prompt(rows, grids, stacked, self.config, length)
         return Batch(prompt, stacked, np.array(grids, np.int32).reshape(-1, 2))
@@ -176,6 +183,11 @@ class Processor:
         tokens = np.array(self.tokenizer(text)["input_ids"], np.int32)
         if not len(tokens):
             raise InputError("a prompt is empty: give some text")
+        if tokens.max() >= self.config.text.vocab_size:
+            raise InputError(
+                f"a prompt holds the token {tokens.max()}, but the model knows {self.config.text.vocab_size}: its tokenizer "
+                "was given tokens that its weights were not"
+            )
         frames = [number for _, numbers in clips for number in numbers]
         entry = np.full(len(tokens), -1)
         for kind, given in (("image", pictures), ("video", frames)):
@@ -227,6 +239,23 @@ def _left_pad(rows: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
     return padded
 
 
+def _numbered(
+    shown: Sequence[Sequence[ImageLike | int]], pictures: Sequence[ImageLike] | None
+) -> tuple[list[list[int]], list[ImageLike]]:
+    """The pictures that prompts show, and for each prompt their numbers."""
+    if pictures is None:
+        if any(isinstance(image, int) for row in shown for image in row):
+            raise InputError("images holds numbers of pictures, but there are no pictures: give `pictures`, too")
+        ends = np.cumsum([0, *map(len, shown)]).tolist()
+        numbers = [list(range(start, stop)) for start, stop in pairwise(ends)]
+        return numbers, [image for row in shown for image in row if not isinstance(image, int)]
+    known = range(len(pictures))
+    numbers = [[image for image in row if isinstance(image, int) and image in known] for row in shown]
+    if list(map(len, numbers)) != list(map(len, shown)):
+        raise InputError(f"with pictures, images must hold their numbers, 0 to {len(pictures) - 1}")
+    return numbers, list(pictures)
+
+
 def _per_prompt(values: Any, single: Any, name: str, prompts: int) -> list:
     rows = [()] * prompts if values is None else _listed(values, single, name)
     if not prompts or len(rows) != prompts:
@@ -244,29 +273,3 @@ def _listed(values: Any, single: Any, name: str) -> list:
     if any(isinstance(value, Mapping) or (name != "prompts" and isinstance(value, single)) for value in values):
         raise InputError(f"{name} must hold one list per prompt: wrap the single entry in another list")
     return values
-
-
-def _key(image: ImageLike) -> str | int:
-    return id(image) if isinstance(image, Image.Image | np.ndarray) else os.fspath(image)
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
-        raise InputError(f"{folder} has no tokenizer: put the checkpoint's tokenizer.json there")
-    from transformers import AutoTokenizer  # heavy, and only needed here
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise InputError(f"the tokenizer in {folder} cannot be read: {error}") from error
-
-
-def _saved_template(folder: Path) -> str | None:
-    """The template a Hugging Face processor would use: the legacy JSON before the Jinja file."""
-    legacy, current = folder / "chat_template.json", folder / "chat_template.jinja"
-    if legacy.is_file():
-        try:
-            return json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
-        except (ValueError, LookupError, TypeError):
-            raise InputError(f'{legacy} must be JSON of the form {{"chat_template": "..."}}') from None
-    return current.read_text(encoding="utf-8") if current.is_file() else None

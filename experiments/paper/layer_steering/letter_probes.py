@@ -149,9 +149,9 @@ class Prober:
         cells = self.patches // self.processor.settings.merge_size**2
         for start in range(0, len(strips), size):
             some = [strip.image for strip in strips[start : start + size]]
-            # A filler is a picture of its own, as a picture seen twice is encoded once.
-            images = some + [some[-1].copy() for _ in range(size - len(some))]
-            asked = self.processor(texts * size, [[image] for image in images for _ in texts], patches=self.patches)
+            images = some + [some[-1]] * (size - len(some))
+            shown = [[number] for number in range(size) for _ in texts]
+            asked = self.processor(texts * size, shown, patches=self.patches, pictures=images)
             prefix, endings = split(asked.prompt, size, self.text + cells, self.ending)
             yield len(some), begin(self.model, *across((asked.images, prefix, endings), mesh_of(self.model)))
 

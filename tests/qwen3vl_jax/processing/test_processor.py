@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
@@ -84,9 +84,14 @@ def processor(folder):
 
 
 @pytest.fixture(scope="module")
-def reference(processor):
+def their_tokenizer(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(their_tokenizer):
     images = Qwen2VLImageProcessorPil(**IMAGES)
-    return PilProcessor(images, processor.tokenizer, None, chat_template=CHAT_TEMPLATE)
+    return PilProcessor(images, their_tokenizer, None, chat_template=CHAT_TEMPLATE)
 
 
 @pytest.fixture
@@ -194,10 +199,10 @@ def test_positions_equal_transformers(folder, processor, reference, pictures):
     assert {array.dtype for array in (prompt.tokens, prompt.positions)} == {np.dtype(np.int32)}
 
 
-def test_long_prompts(folder, processor):
+def test_long_prompts(folder, processor, their_tokenizer):
     """A strip of 6,144 image tokens and thousands of words beside a short row; as transformers', and about as quick."""
     official = {**IMAGES, "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216}}
-    reference = PilProcessor(Qwen2VLImageProcessorPil(**official), processor.tokenizer, None)
+    reference = PilProcessor(Qwen2VLImageProcessorPil(**official), their_tokenizer, None)
     wide = dataclasses.replace(processor, settings=ImageSettings())
     texts = [processor.chat(QUESTIONS[0] * 200), processor.chat("Why?")]
     shown = [[Image.new("RGB", (6144, 1024), "red")], [Image.new("RGB", (320, 320), "blue")]]
@@ -222,16 +227,88 @@ def test_a_conversation_is_a_prompt(processor, pictures):
     np.testing.assert_array_equal(prompt.tokens, again.tokens)
 
 
-def test_the_same_picture_is_encoded_once(processor, pictures, tmp_path):
+def test_a_picture_that_several_prompts_show_is_encoded_once(processor, pictures):
     texts = [processor.chat(question) for question in QUESTIONS]
-    one, other = pictures[:2]
-    prompt, images, grids = processor(texts, [[one], [other], [one]])
+    prompt, images, grids = processor(texts, [[0], [1], [0]], pictures=pictures[:2])
     assert (len(images.patches), len(grids)) == (2, 2)
     stride = images.patches.shape[1] // 4
     assert [row[row >= 0][0] // stride for row in prompt.image_cell] == [0, 1, 0]
-    one.save(tmp_path / "one.png")
-    paths = [tmp_path / "one.png", str(tmp_path / "one.png"), one.copy()]
-    assert len(processor(texts, [[path] for path in paths]).images.patches) == 2
+
+
+def test_pictures_are_told_apart_by_their_places(processor, pictures):
+    """The same object twice is two pictures: nothing is merged that was not said to be one."""
+    texts = [processor.chat(question) for question in QUESTIONS]
+    prompt, images, _ = processor(texts, [[pictures[0]]] * 3)
+    assert len(images.patches) == 3
+    stride = images.patches.shape[1] // 4
+    assert [row[row >= 0][0] // stride for row in prompt.image_cell] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shown", [[[0], [2], [0]], [[0], [-1], [0]], [["a.png"], [0], [0]]])
+def test_numbers_of_pictures_that_are_not_there(shown, processor, pictures):
+    with pytest.raises(InputError, match="must hold their numbers, 0 to 1"):
+        processor([processor.chat("Why?")] * 3, shown, pictures=pictures[:2])
+    with pytest.raises(InputError, match="give `pictures`"):
+        processor([processor.chat("Why?")], [[0]])
+
+
+def test_the_tokenizer_equals_transformers(processor, their_tokenizer):
+    rng = np.random.default_rng(0)
+    signs = [*"aeinst  .,'?!äßλд中文🙂\n\t0123\u0301", *SPECIAL, "<|im_end|>", "n't", " 's"]
+    for _ in range(300):
+        text = "".join(rng.choice(signs, rng.integers(0, 30)))
+        ours = processor.tokenizer(text)["input_ids"]
+        assert ours == their_tokenizer(text)["input_ids"], text
+        for skip in (False, True):
+            theirs = their_tokenizer.decode(ours, skip_special_tokens=skip)
+            assert processor.tokenizer.decode(ours, skip_special_tokens=skip) == theirs
+    assert processor.tokenizer.eos_token_id == their_tokenizer.eos_token_id
+
+
+def test_a_vocabulary_with_merges_equals_transformers(folder, tmp_path):
+    """The older layout, without tokenizer.json."""
+    copy_of(folder, tmp_path)
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    (tmp_path / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in whole["model"]["merges"])
+    )
+    added = {token["id"]: {"content": token["content"], "special": token["special"]} for token in whole["added_tokens"]}
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"added_tokens_decoder": added}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "Qwen2Tokenizer"}))
+    ours, theirs = Processor.load(tmp_path).tokenizer, AutoTokenizer.from_pretrained(tmp_path)
+    for text in [*QUESTIONS, "<|im_start|>user\nWhy's that, 42?<|im_end|>\n", "naïve café  x"]:
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"], text
+
+
+@pytest.mark.parametrize(
+    "extra", ["{{ messages[0].content.a.b }}", "{{ raise_exception('no') }}", "{% for %}", "{{ range(10**9) }}"]
+)
+def test_templates_that_fail_are_named(extra, folder, tmp_path):
+    copy_of(folder, tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(extra)
+    with pytest.raises(InputError, match="chat_template.jinja cannot be read as a chat template"):
+        Processor.load(tmp_path).chat("Why?")
+
+
+@pytest.mark.parametrize(
+    "found", [{"default": "A", "other": "B"}, [{"name": "default", "template": "A"}]], ids=["dict", "list"]
+)
+def test_of_several_templates_the_default_one(found, folder, tmp_path):
+    copy_of(folder, tmp_path)
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": found}))
+    assert Processor.load(tmp_path).chat("Why?") == "A"
+
+
+def test_tokens_beyond_the_embedding(folder, tmp_path):
+    copy_of(folder, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.save_pretrained(tmp_path)
+    processor = Processor.load(tmp_path)
+    with pytest.raises(InputError, match=r"holds the token \d+, but the model knows"):
+        processor([processor.chat("Why <extra>?")], [[Image.new("RGB", (64, 64))]])
 
 
 def test_buckets_fix_the_shapes(processor, pictures):
