@@ -288,7 +288,7 @@ def test_a_vocabulary_with_merges_equals_transformers(folder, tmp_path):
 def test_templates_that_fail_are_named(extra, folder, tmp_path):
     copy_of(folder, tmp_path)
     (tmp_path / "chat_template.jinja").write_text(extra)
-    with pytest.raises(InputError, match="chat_template.jinja cannot be read as a chat template"):
+    with pytest.raises(InputError, match=r"chat_template\.jinja cannot be read as a chat template"):
         Processor.load(tmp_path).chat("Why?")
 
 
