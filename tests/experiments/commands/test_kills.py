@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.runner import perform_all
+from experiments.commands.runner import experiment
 from experiments.run.run import Run
 from experiments.run.settings import presets
 
@@ -35,7 +35,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def whole(opened: Run) -> Path:
-    perform_all(opened, NAMES)
+    perform(opened)
     return opened.folder
 
 
@@ -43,6 +43,13 @@ def start(folder: Path, opened: Run, **changes: object) -> Run:
     run = Run(folder, replace(SETTINGS, **changes))  # type: ignore[arg-type]
     run.__dict__["_opened"] = opened._opened
     return run
+
+
+def perform(run: Run) -> None:
+    """What `gaze run` does but for the figures."""
+    for one in map(experiment, NAMES):
+        one.collect(run)
+        write_json(run.place(one.NAME) / "results.json", one.sum_up(run))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,13 +96,13 @@ def test_killed_at_any_write_it_ends_the_same(
         folder = tmp_path / str(number)
         deadly(number)
         try:
-            perform_all(start(folder, opened), NAMES)
+            perform(start(folder, opened))
             break
         except Killed:
             died += 1
         if number > 1:
             assert contents(folder).keys() != wanted.keys() or contents(folder) == wanted
-        perform_all(start(folder, opened), NAMES)
+        perform(start(folder, opened))
         assert contents(folder) == wanted, number
     assert died > 10
 
@@ -105,7 +112,7 @@ def test_other_heads_in_the_same_file_give_other_numbers(whole: Path, opened: Ru
     folder, file, found = tmp_path / "run", tmp_path / "h.json", []
     for heads in (best[:6], ((0, 0), (0, 1)), best[:6]):
         HeadSet(heads).save(file)
-        perform_all(start(folder, opened, heads=str(file), k=None), NAMES)
+        perform(start(folder, opened, heads=str(file), k=None))
         rows = json.loads((folder / "e5_static" / "results.json").read_text())["conditions"]
         assert rows["gaze"]["heads"] == HeadSet(heads).fingerprint == HeadSet.load(folder / "heads.json").fingerprint
         found.append(rows["gaze"]["accuracy"])
@@ -130,7 +137,7 @@ def test_what_is_damaged_is_named_and_made_again(
     for name in ("heads.json", "ranking.json", "model.json", "e5_static/results.json"):
         (folder / name).write_text("{")
     capsys.readouterr()
-    perform_all(start(folder, opened), NAMES)
+    perform(start(folder, opened))
     told = capsys.readouterr().err
     for words in (
         f"{attention} cannot be read",
