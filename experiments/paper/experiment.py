@@ -1,12 +1,13 @@
 """What the module of an experiment has."""
 
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from experiments.run.run import Run
 from gaze.report.html import Chapter
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """A module with a number, a name and a title. Its results are a TypedDict of its own, plain JSON."""
 
