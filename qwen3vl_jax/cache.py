@@ -12,6 +12,9 @@ from qwen3vl_jax.checks import known, require_shape
 from qwen3vl_jax.config import TextConfig
 from qwen3vl_jax.errors import InputError
 
+BATCH_AXIS = "batch_axis"
+"""Key of a field's metadata: which axis of its arrays counts the rows of a batch; see `generation.batch_axes`."""
+
 
 @struct.dataclass
 class Cache:
@@ -24,10 +27,10 @@ class Cache:
       next_position: the M-RoPE position of each row's next text token.
     """
 
-    keys: Float[Array, "layer batch kv head slot"]
-    values: Float[Array, "layer batch kv slot head"]
+    keys: Float[Array, "layer batch kv head slot"] = struct.field(metadata={BATCH_AXIS: 1})
+    values: Float[Array, "layer batch kv slot head"] = struct.field(metadata={BATCH_AXIS: 1})
     valid: Bool[Array, "batch slot"]
-    filled: Int32[Array, ""]
+    filled: Int32[Array, ""] = struct.field(metadata={BATCH_AXIS: None})
     next_position: Int32[Array, "batch"]
 
     @classmethod
