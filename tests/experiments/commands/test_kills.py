@@ -1,16 +1,21 @@
 """Killed at any write, or with anything it saved damaged or out of date, a run ends as one that was not."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.commands.runner import experiment
 from experiments.run.run import Run
 from experiments.run.settings import presets
+from gaze.heads import HeadSet
+from gaze.testbed import CHECKPOINT
+from qwen3vl_jax.files.write import write_json
 
 SETTINGS = replace(presets("testbed"), discovery=2, selection=2, evaluation=2, draws=1, k=2, static=8, brief=8)
 NAMES = ("e1_discovery", "e5_static")
