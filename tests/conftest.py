@@ -1,11 +1,18 @@
 """Strict settings for the whole suite: shapes checked at run time, no silent promotion, eight virtual devices."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one process has compiled, the others of this run read: workers, and commands that tests start.
+CACHE = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gaze-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import jax
 import pytest
@@ -31,3 +38,8 @@ def _room_for_programs() -> Iterator[None]:
 
 def pytest_configure() -> None:
     assert len(jax.devices()) == 8, "the suite needs eight virtual devices: is another XLA_FLAGS in the way?"
+
+
+def pytest_unconfigure() -> None:
+    if CACHE is not None:
+        shutil.rmtree(CACHE, ignore_errors=True)

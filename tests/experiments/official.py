@@ -179,8 +179,8 @@ class Official:
             inputs |= {name: values for name, values in question.inputs.items() if name != "input_ids"}
             inputs["mm_token_type_ids"] = inputs["mm_token_type_ids"][:, :stop]
         with torch.no_grad():
-            output = self.model(**inputs, past_key_values=cache, use_cache=True)
-        return output.past_key_values, output.logits[0, -1].float()
+            output = self.model(**inputs, cache=cache, use_cache=True)
+        return output.cache, output.logits[0, -1].float()
 
 
 def scheduled(order: Sequence[int], segment: int) -> Aim:
