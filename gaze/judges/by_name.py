@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gaze.judges.caption import Caption
-from gaze.judges.chat import Chat
+from gaze.judges.chat import Chat, check_endpoint
 from gaze.judges.judge import Exact, First, Judge
 from gaze.judges.likelihood import Likelihood
 from qwen3vl_jax.errors import InputError
@@ -12,9 +12,12 @@ KNOWN = "exact, first, caption, likelihood or chat:MODEL[@URL]"
 
 
 def check_judge(name: str) -> None:
-    """Raises InputError if no judge has that name; before any work is done."""
-    if name not in ("exact", "first", "caption", "likelihood") and not name.startswith("chat:"):
+    """Raises InputError if no judge has that name, or if an endpoint's URL is none; before any work is done."""
+    model, url = _chat(name)
+    if name not in ("exact", "first", "caption", "likelihood") and not model:
         raise InputError(f"there is no judge {name}: choose {KNOWN}")
+    if url:
+        check_endpoint(url)
 
 
 def make_judge(name: str, likelihood: Callable[[], Likelihood], dry_run: bool = False) -> Judge:
@@ -31,5 +34,12 @@ def make_judge(name: str, likelihood: Callable[[], Likelihood], dry_run: bool = 
         return Caption()
     if name == "likelihood":
         return likelihood()
-    model, _, url = name.removeprefix("chat:").partition("@")
-    return Chat(model, url or None, dry_run=dry_run)
+    model, url = _chat(name)
+    return Chat(model, url, dry_run=dry_run)
+
+
+def _chat(name: str) -> tuple[str, str | None]:
+    """Model and endpoint of chat:MODEL@URL; an empty model for a judge of another kind."""
+    kind, _, rest = name.partition(":")
+    model, _, url = rest.partition("@")
+    return model if kind == "chat" else "", url or None

@@ -5,18 +5,22 @@ import io
 import math
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gaze.judges.judge import Attribution, Failed, Item, digest
 from gaze.pictures.strips import Picture
-from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.errors import InputError, redact
+from qwen3vl_jax.files.read import reason, shown
 
 QUESTION = """\
 The picture shows {count} panels. Above each stands its number, from 1 to {count}. Somebody was asked about one of them \
@@ -42,6 +46,10 @@ HEIGHT, HEADER, GAP, QUALITY = 256, 40, 8, 90
 """Of the numbered panels, in pixels, and of the JPEG that is sent."""
 
 REPLY_TOKENS = 16
+MOST_BYTES = 2**20
+"""Of a reply; a number needs a few hundred."""
+LASTING = (401, 402, 403, 404, 405, 410)
+"""The refusals of HTTP that every further request would meet."""
 KEY, ENDPOINT = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 
 
@@ -60,8 +68,9 @@ class Chat:
 
     The released code of arXiv 2606.14703 shows the judge the unsteered answer beside the steered one; the paper does
     not say so. `show_baseline` does it for items that have one. An empty text is attributed to no panel unasked. A
-    request that the endpoint does not answer, for all `retries`, and a reply that is not such a number make a `Failed`;
-    once the endpoint refuses the key or the model, nothing more is sent.
+    request that the endpoint does not answer, for all `retries`, and a reply that is not such a number make a `Failed`.
+    What every request would meet ends the judging after the first: a refused key, an unknown model, a host that is not there.
+    Nothing that the endpoint says is repeated without `redact`.
 
     Attributes:
       model: as the endpoint calls it.
@@ -72,7 +81,8 @@ class Chat:
       dry_run: builds and counts the requests, sends none: all fail.
       bill: counts up over the judge's life, each request once, however often it was tried.
 
-    Raises InputError if the `openai` package or the key is missing.
+    Raises InputError if the `openai` package or the key is missing, for a `base_url` that is none, and, called, for an endpoint
+    that cannot be used.
     """
 
     model: str
@@ -83,12 +93,22 @@ class Chat:
     parallel: int = 4
     dry_run: bool = False
     bill: Bill = field(default_factory=Bill, init=False)
-    refused: str | None = field(default=None, init=False)
+    reached: bool = field(default=False, init=False, repr=False)
+    refused: str | None = field(default=None, init=False, repr=False)
     client: Any = field(init=False, repr=False)
     lock: Any = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.base_url = self.base_url or os.environ.get(ENDPOINT)
+        self.base_url = self.base_url or os.environ.get(ENDPOINT) or None
+        if self.base_url is not None:
+            check_endpoint(self.base_url)
+        if not self.model:
+            raise InputError("a chat judge needs the name of its model: chat:MODEL")
+        if self.parallel < 1 or self.retries < 0 or not 0 < self.timeout < math.inf:
+            raise InputError(
+                f"a chat judge has parallel {self.parallel}, retries {self.retries} and timeout {self.timeout}: there must be "
+                "at least one request at a time, no negative number of retries, and some seconds"
+            )
         self.client = None if self.dry_run else _client(self)
 
     @property
@@ -101,11 +121,16 @@ class Chat:
         return digest(self.name, 1, self.base_url, wording, (HEIGHT, HEADER, GAP, QUALITY))
 
     def __call__(self, items: Sequence[Item]) -> list[Attribution]:
+        items = list(items)  # holds the pictures, so that no two have the same id
         keys = [(id(item.picture), item.text.strip(), item.baseline if self.show_baseline else None) for item in items]
         distinct = dict(zip(keys, items, strict=True))  # answers of one strip are often the same
+        asked = [key for key, item in distinct.items() if item.text.strip()]
+        ahead = 0 if self.reached else 1  # alone, until it is known that the endpoint can be used
+        verdicts: dict[Any, Attribution] = {key: self._judge(distinct[key]) for key in asked[:ahead]}
         with ThreadPoolExecutor(self.parallel) as executor:
-            verdicts = dict(zip(distinct, executor.map(self._judge, distinct.values()), strict=True))
-        return [verdicts[key] for key in keys]
+            found = executor.map(lambda key: self._judge(distinct[key]), asked[ahead:])
+            verdicts |= zip(asked[ahead:], found, strict=True)
+        return [verdicts.get(key) for key in keys]
 
     def question(self, item: Item) -> str:
         """The words that go with the picture."""
@@ -115,10 +140,8 @@ class Chat:
         return QUESTION.format(count=len(item.picture), text=item.text.strip(), baseline=baseline)
 
     def _judge(self, item: Item) -> Attribution:
-        if not item.text.strip():
-            return None
         if self.refused is not None:
-            return Failed(self.refused)
+            raise InputError(self.refused)
         sheet, question = numbered(item.picture), self.question(item)
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": _jpeg(sheet)}},
@@ -144,21 +167,46 @@ class Chat:
             reply = self.client.chat.completions.create(
                 model=self.model, messages=messages, temperature=0, max_tokens=REPLY_TOKENS
             )
-            return reply.choices[0].message.content or ""
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            self.refused = f"the endpoint refuses: {error}"
-            return Failed(self.refused)
-        except openai.OpenAIError as error:
-            return Failed(f"{type(error).__name__}: {error}")
-        except (AttributeError, TypeError, LookupError, ValueError):
-            return Failed("what came back is no chat completion")
+            said = reply.choices[0].message.content
+        except openai.APIError as error:
+            if _lasts(error):
+                self.refused = f"the chat judge {self.model} cannot be asked: {type(error).__name__}, {reason(error)}"
+                raise InputError(self.refused) from None
+            self.reached |= not isinstance(error, openai.APIConnectionError)
+            return Failed(f"{type(error).__name__}: {reason(error)}")
+        except Exception:  # the client hands on whatever its decoders make of a reply
+            said = None
+        self.reached = True
+        return said if isinstance(said, str) else Failed("what came back is no chat completion")
+
+
+def _lasts(error: Exception) -> bool:
+    """Whether every further request would meet the same."""
+    unreachable = type(error.__cause__).__name__ == "ConnectError"
+    refused = getattr(error, "status_code", None) in LASTING
+    return unreachable or refused or getattr(error, "code", None) == "insufficient_quota"
+
+
+def check_endpoint(url: str) -> None:
+    """Raises InputError for what is no endpoint's URL, or holds a secret that would be saved with the results."""
+    try:
+        parts = urlsplit(url)
+        plain = not (parts.username or parts.password or parts.query or parts.fragment)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and plain
+    except ValueError:
+        fits = False
+    if not fits or not url.isascii() or not url.isprintable() or " " in url:
+        raise InputError(
+            "the URL of the chat judge's endpoint cannot be used: give one like http://localhost:8000/v1, without user, "
+            f"password or query, and the key in {KEY}"
+        )
 
 
 def parse(reply: str, count: int) -> Attribution:
     """The region that a reply names: a number from 0 (none) to `count` and nothing else, but for a full stop."""
     found = re.fullmatch(r"\s*([0-9]{1,3})\.?\s*", reply)
     if not found or int(found[1]) > count:
-        return Failed(f"the reply {reply[:60]!r} is no number from 0 to {count}")
+        return Failed(f"the reply {shown(redact(reply[:1000]))} is no number from 0 to {count}")
     return int(found[1]) - 1 if int(found[1]) else None
 
 
@@ -180,13 +228,32 @@ def numbered(picture: Picture) -> Image.Image:
 
 def _client(judge: Chat) -> Any:
     try:
-        from openai import OpenAI  # an extra
+        from openai import DefaultHttpxClient, OpenAI  # an extra
     except ImportError:
         raise InputError("a chat judge needs the openai package: pip install openai") from None
     key = os.environ.get(KEY)
     if not key and judge.base_url is None:
         raise InputError(f"the chat judge {judge.model} needs a key: set {KEY}, or {ENDPOINT} for an endpoint without")
-    return OpenAI(api_key=key or "none", base_url=judge.base_url, timeout=judge.timeout, max_retries=judge.retries)
+    if key and not (key.isascii() and key.isprintable() and " " not in key):
+        raise InputError(f"{KEY} holds signs that no key has: is there a space or a line break in it?")
+    http = DefaultHttpxClient(event_hooks={"response": [partial(_bounded, seconds=judge.timeout)]})
+    settings = {"timeout": judge.timeout, "max_retries": judge.retries, "http_client": http}
+    return OpenAI(api_key=key or "none", base_url=judge.base_url, **settings)
+
+
+def _bounded(response: Any, seconds: float) -> None:
+    """A hook of httpx: gives up a reply that does not end."""
+    pieces, start = response.iter_bytes, time.monotonic()
+
+    def bounded(*args: Any) -> Iterator[bytes]:
+        size = 0
+        for piece in pieces(*args):
+            size += len(piece)
+            if size > MOST_BYTES or time.monotonic() - start > seconds:
+                raise OSError(f"the reply has more than {MOST_BYTES:,} bytes, or takes longer than {seconds} s")
+            yield piece
+
+    response.iter_bytes = bounded
 
 
 def _jpeg(image: Image.Image) -> str:

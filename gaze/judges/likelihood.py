@@ -68,6 +68,7 @@ class Likelihood:
         return digest(self.name, 1, self.fingerprint, str(self.model.dtype), self.question, self.margin)
 
     def __call__(self, items: Sequence[Item]) -> list[Attribution]:
+        items = list(items)  # holds the pictures, so that no two have the same id
         about: dict[int, list[int]] = {}
         for number, item in enumerate(items):
             about.setdefault(id(item.picture), []).append(number)

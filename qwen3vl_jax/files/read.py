@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
-from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.errors import InputError, redact
 
 T = TypeVar("T")
 AnyPath = str | os.PathLike[str]
@@ -137,8 +137,9 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one printable line."""
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    """What an error says, in one printable line without secrets."""
+    # Cut only once the secrets are out, or the first half of one might be left; some texts are whole replies.
+    line = next(iter(redact(str(error)[:10_000]).splitlines()), "") or type(error).__name__
     line = "".join(sign if sign.isprintable() else "?" for sign in line)
     return line if len(line) <= REASON else f"{line[:REASON]}..."
 

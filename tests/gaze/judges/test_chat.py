@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gaze.judges.by_name import make_judge
 from gaze.judges.chat import Bill, Chat, numbered, parse
 from gaze.judges.judge import Failed, Item, Judge
+from gaze.judges.likelihood import Likelihood
 from gaze.pictures.strips import Photo, Strip
 from qwen3vl_jax.errors import InputError
 
@@ -22,10 +25,17 @@ STRIP = Strip("strip", Image.new("RGB", (90, 20), "red"), (30, 30, 30))
 SECRET = "key-of-the-test"
 
 
+def completion(content):
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+    reply = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    return json.dumps(reply).encode()
+
+
 class Endpoint(ThreadingHTTPServer):
     """Does what its script says, one entry per request, the last one for ever.
 
-    An entry is a reply, a status, seconds to wait before an empty reply, or raw bytes to send instead of a completion.
+    An entry is a reply, a status, seconds to wait before an empty reply, raw bytes to send instead of a completion, or a status
+    with such bytes.
     """
 
     daemon_threads = True
@@ -49,16 +59,15 @@ class Handler(BaseHTTPRequestHandler):
             entry = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(entry, float):
             time.sleep(entry)
-        status = entry if isinstance(entry, int) else 200
+        status, entry = entry if isinstance(entry, tuple) else (entry if isinstance(entry, int) else 200, entry)
         text = entry if isinstance(entry, str) else ""
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        reply = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
+        reply = completion(text)
         with suppress(OSError):  # the client may have left
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("retry-after-ms", "1")
             self.end_headers()
-            self.wfile.write(entry if isinstance(entry, bytes) else reply.encode())
+            self.wfile.write(entry if isinstance(entry, bytes) else reply)
 
     def log_message(self, *_):
         pass
@@ -142,14 +151,32 @@ def test_a_stalling_endpoint_is_given_up_and_asked_again(endpoint):
     assert second == 1
 
 
-def test_nobody_there():
-    [verdict] = Chat("m", "http://127.0.0.1:9/v1", retries=0)([Item(STRIP, "a")])
-    assert isinstance(verdict, Failed)
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"])
+def test_a_host_that_is_not_there_ends_the_judging(host):
+    judge = Chat("m", f"http://{host}/v1", retries=0)
+    with pytest.raises(InputError, match="cannot be asked"):
+        judge([Item(STRIP, text) for text in "abcdefgh"])
+    assert judge.bill.requests == 1
 
 
 @pytest.mark.parametrize(
     "junk",
-    ["", "Panel 2", "2 or 3", "4", "-1", "two", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}'],
+    [
+        *["", "Panel 2", "2 or 3", "4", "-1", "two", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}'],
+        *[
+            b"null",
+            b"1",
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b" " * 2**21,
+            b"NaN",
+            b'{"choices": [[]]}',
+            b'{"choices": {"0": 1}}',
+        ],
+        *[completion(content) for content in ("1", 1, 1.5, True, None, ["1"], {"text": "1"}) if content != "1"],
+        "1" * 100_000,
+        "\0\x1b[2J",
+    ],
 )
 def test_nonsense_is_no_verdict(endpoint, junk):
     endpoint.script = [junk]
@@ -158,11 +185,94 @@ def test_nonsense_is_no_verdict(endpoint, junk):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_ends_the_asking(endpoint, status):
+def test_a_refusal_ends_the_judging_after_one_request(endpoint, status):
     endpoint.script = [status, "1"]
-    verdicts = ask(endpoint, "a", "b", "c")
-    assert all(isinstance(verdict, Failed) for verdict in verdicts)
+    with pytest.raises(InputError, match="cannot be asked"):
+        ask(endpoint, *"abcdefgh", parallel=4, retries=5)
     assert len(endpoint.requests) == 1
+
+
+def test_what_is_refused_stays_refused(endpoint):
+    endpoint.script = ["1", 401, "1"]
+    judge = Chat("m", endpoint.url, parallel=1)
+    assert judge([Item(STRIP, "a")]) == [0]
+    for _ in range(2):
+        with pytest.raises(InputError):
+            judge([Item(STRIP, "b"), Item(STRIP, "c")])
+    assert len(endpoint.requests) == 2
+
+
+ECHOES = {
+    "whole": f"bad key: Bearer {SECRET}",
+    "capitals": SECRET.upper(),
+    "half": f"no such key {SECRET[:9]}...",
+    "masked": f"{SECRET[:3]}****{SECRET[-4:]}",
+    "late": "x" * 140 + SECRET,
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+@pytest.mark.parametrize("status", [400, 401, 500, 200])
+def test_no_part_of_the_key_is_repeated(endpoint, echo, status, capsys):
+    error = json.dumps({"error": {"message": echo, "code": echo}}).encode()
+    endpoint.script = [(status, error if status != 200 else completion(echo))]
+    try:
+        said = ask(endpoint, "a", "b")
+        assert all(isinstance(verdict, Failed) for verdict in said)
+        told = repr(said)
+    except InputError as refused:
+        told = str(refused)
+    told += "".join(capsys.readouterr())
+    pieces = [SECRET[start : start + 8] for start in range(len(SECRET) - 7)]
+    assert not [piece for piece in [*pieces, SECRET[-4:]] if piece in told.lower()]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:8000",
+        "ftp://a/v1",
+        "http://",
+        "http://user:hunter2@a/v1",
+        "http://a/v1?key=hunter2",
+        "http://a b/v1",
+        "http://a:x",
+    ],
+)
+def test_urls_that_are_no_endpoint(url, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for make in (lambda: Chat("m"), lambda: Chat("m", url or None), lambda: make_judge(f"chat:m@{url}", Likelihood)):
+        with pytest.raises(InputError) as refused:
+            make()
+        assert "hunter2" not in str(refused.value)
+        assert refused.value.__context__ is None or "hunter2" not in str(refused.value.__context__)
+
+
+def test_replies_that_never_end_are_given_up(endpoint):
+    endpoint.script = [b" " * 2**21, "1"]
+    start = time.monotonic()
+    first, second = ask(endpoint, "a", "b")
+    assert isinstance(first, Failed)
+    assert second == 0
+    assert time.monotonic() - start < 10
+
+
+def test_pictures_made_on_the_way_are_told_apart(endpoint):
+    class Passing(Sequence):
+        """Makes each item when it is asked for, and keeps none."""
+
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            if not 0 <= index < 6:
+                raise IndexError
+            return Item(Strip(f"s{index}", Image.new("RGB", (90, 20)), (30, 30, 30)), "a")
+
+    endpoint.script = ["1", "2", "3", "0", "1", "2"]
+    assert Chat("m", endpoint.url, parallel=1)(Passing()) == [0, 1, 2, None, 0, 1]
 
 
 def test_a_bad_request_is_the_items_own_affair(endpoint):
