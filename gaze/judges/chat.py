@@ -237,8 +237,13 @@ def _client(judge: Chat) -> Any:
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise InputError(f"{KEY} holds signs that no key has: is there a space or a line break in it?")
     http = DefaultHttpxClient(event_hooks={"response": [partial(_bounded, seconds=judge.timeout)]})
-    settings = {"timeout": judge.timeout, "max_retries": judge.retries, "http_client": http}
-    return OpenAI(api_key=key or "none", base_url=judge.base_url, **settings)
+    return OpenAI(
+        api_key=key or "none",
+        base_url=judge.base_url,
+        timeout=judge.timeout,
+        max_retries=judge.retries,
+        http_client=http,
+    )
 
 
 def _bounded(response: Any, seconds: float) -> None:
