@@ -5,6 +5,7 @@ apply to absent keys.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.read import read_json, validate
+from qwen3vl_jax.files.read import read_json, shown, validate
 from qwen3vl_jax.layers import ACTIVATIONS
 
 DENSE, MOE = "qwen3_vl", "qwen3_vl_moe"
@@ -40,18 +41,20 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
 
 # What files hold, in the dialects of the hub and of transformers 5; other keys say nothing about the numbers.
 Size = Annotated[int, Field(ge=1, le=2**24)]
+Side = Annotated[int, Field(ge=1, le=256)]
 Layers = Annotated[int, Field(ge=1, le=4096)]
 """Bounds above every model, below what would take for ever to build."""
 Index = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Sizes = Size | list[Size] | tuple[Size, ...]
+Theta = Annotated[float, Field(ge=1, le=1e30)]
+"""Of rotary angles; bounds within which float32 holds it and its powers."""
+Sides = Side | Annotated[list[Side], Field(max_length=3)] | tuple[Side, ...]
 
 
 class RopeFile(TypedDict, total=False):
     rope_type: str
     type: str
-    rope_theta: Positive
-    mrope_section: list[Index] | tuple[Index, ...]
+    rope_theta: Theta
+    mrope_section: Annotated[list[Index], Field(max_length=3)] | tuple[Index, ...]
 
 
 class TextFile(TypedDict, total=False):
@@ -62,8 +65,8 @@ class TextFile(TypedDict, total=False):
     num_attention_heads: Size
     num_key_value_heads: Size | None
     head_dim: Size | None
-    rms_norm_eps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    rope_theta: Positive
+    rms_norm_eps: Annotated[float, Field(ge=0, le=1)]
+    rope_theta: Theta
     rope_scaling: RopeFile | None
     rope_parameters: RopeFile | None
     attention_bias: bool
@@ -73,7 +76,7 @@ class TextFile(TypedDict, total=False):
     num_experts_per_tok: Size
     moe_intermediate_size: Size
     decoder_sparse_step: Size
-    mlp_only_layers: list[Index] | None
+    mlp_only_layers: Annotated[list[Index], Field(max_length=4096)] | None
 
 
 class VisionFile(TypedDict, total=False):
@@ -81,13 +84,13 @@ class VisionFile(TypedDict, total=False):
     hidden_size: Size
     intermediate_size: Size
     num_heads: Size
-    in_channels: Size
-    patch_size: Sizes
-    temporal_patch_size: Sizes
-    spatial_merge_size: Annotated[int, Field(ge=1, le=64)]
+    in_channels: Side
+    patch_size: Sides
+    temporal_patch_size: Sides
+    spatial_merge_size: Annotated[int, Field(ge=1, le=16)]
     out_hidden_size: Size
     num_position_embeddings: Size
-    deepstack_visual_indexes: list[int] | tuple[int, ...]
+    deepstack_visual_indexes: Annotated[list[int], Field(max_length=4096)] | tuple[int, ...]
     hidden_act: str
     rope_parameters: RopeFile | None
 
@@ -227,8 +230,8 @@ class Config:
     def load(cls, folder: str | Path) -> "Config":
         """Reads `folder/config.json`."""
         path = Path(folder) / "config.json"
-        if not path.exists():
-            raise InputError(f"{folder} has no config.json; give the folder of a Qwen3-VL checkpoint.")
+        if not os.path.lexists(path):
+            raise InputError(f"{shown(str(folder))} has no config.json; give the folder of a Qwen3-VL checkpoint.")
         raw = read_json(path, "the config of a model", hint="give the folder of a Qwen3-VL checkpoint")
         if not isinstance(raw, dict):
             raise InputError(f"{path} should hold a JSON object, not a {type(raw).__name__}.")
@@ -314,8 +317,10 @@ def _check(config: Config) -> None:
         == 0,
         "num_experts_per_tok must be from 1 to num_experts": 1 <= experts.per_token <= experts.count,
         "image_token_id must be in the vocabulary": config.image_token_id < text.vocab_size,
+        "image_token_id and video_token_id must differ": config.image_token_id != config.video_token_id,
         "head_dim must be even": text.head_dim % 2 == 0,
         "mrope_section must have three entries": len(text.mrope_section) == 3,
+        f"mrope_section must add up to half of head_dim {text.head_dim}": sum(text.mrope_section) == text.head_dim // 2,
         "the vision hidden_size must be a multiple of 4 x num_heads": vision.hidden_size
         % (4 * max(vision.num_heads, 1))
         == 0,

@@ -16,7 +16,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.read import open_regular, read_json, validate
+from qwen3vl_jax.files.read import open_regular, read_json, reading, validate
 
 MOST_PICTURE_BYTES = 2**30
 TURNS = {
@@ -31,7 +31,7 @@ TURNS = {
 }
 """What brings pixels upright, by the orientation that EXIF states."""
 
-ImageLike = str | os.PathLike | Image.Image | np.ndarray
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 """What counts as a picture: a file, a PIL image, or a uint8 array [height, width(, 1 | 3 | 4)]."""
 
 
@@ -103,7 +103,8 @@ def open_image(image: ImageLike, upright: bool = True) -> Image.Image:
     if isinstance(image, np.ndarray):
         return _rgb(_from_array(image))
     if isinstance(image, Image.Image):
-        return _rgb(image)
+        with reading("the picture", "an image"):  # PIL reads the pixels of a file only now
+            return _rgb(image)
     with opened(image) as file:
         return _rgb(_turned(file, orientation(file)) if upright else file)
 
@@ -204,17 +205,20 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 Area = Annotated[int, Field(ge=1, le=2**40)]
-Level = Annotated[float, Field(allow_inf_nan=False)]
+Least = Annotated[int, Field(ge=1, le=2**26)]
+"""Of an area that every picture is enlarged to: more would not fit in memory."""
+Level = Annotated[float, Field(ge=-1e3, le=1e3)]
 Levels = Level | Annotated[list[Level], Field(min_length=3, max_length=3)] | None
-Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Spread = Annotated[float, Field(ge=1e-6, le=1e3)]
+"""By which levels are divided; far less would be zero in float32."""
 Spreads = Spread | Annotated[list[Spread], Field(min_length=3, max_length=3)] | None
-Side = Annotated[int, Field(ge=1, le=1024)] | None
+Side = Annotated[int, Field(ge=1, le=256)] | None
 
 
 class SizeFile(TypedDict, total=False):
-    shortest_edge: Area | None
+    shortest_edge: Least | None
     longest_edge: Area | None
-    min_pixels: Area | None
+    min_pixels: Least | None
     max_pixels: Area | None
 
 
@@ -226,14 +230,14 @@ class PixelsFile(TypedDict, total=False):
     do_normalize: bool | None
     do_convert_rgb: bool | None
     size: SizeFile | None
-    min_pixels: Area | None
+    min_pixels: Least | None
     max_pixels: Area | None
     patch_size: Side
     temporal_patch_size: Side
-    merge_size: Side
+    merge_size: Annotated[int, Field(ge=1, le=16)] | None
     image_mean: Levels
     image_std: Spreads
-    rescale_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    rescale_factor: Annotated[float, Field(ge=1e-9, le=1e3)] | None
     resample: Annotated[int, Field(ge=0, le=5)] | None
 
 
@@ -244,7 +248,7 @@ def settings_files(folder: str | Path, part: str, alone: str) -> tuple[Any, Path
     """
     for name in ("processor_config.json", alone):
         path = Path(folder) / name
-        if path.exists() or path.is_symlink():
+        if os.path.lexists(path):
             raw = validate(read_json(path, "a settings file"), path, "a settings file", dict)
             if name == alone or raw.get(part) is not None:
                 return (raw if name == alone else raw[part]), path

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,7 +15,7 @@ from PIL import Image
 from pydantic import Field
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.read import reading, validate
+from qwen3vl_jax.files.read import reading, shown, validate
 from qwen3vl_jax.images import (
     Area,
     ImageLike,
@@ -44,7 +45,7 @@ class Video:
       fps: frames per second; None takes what an animated file says of its first frame, and else 24.
     """
 
-    frames: np.ndarray | Sequence[ImageLike] | str | os.PathLike
+    frames: np.ndarray | Sequence[ImageLike] | str | os.PathLike[str]
     fps: int | float | None = None
 
 
@@ -185,17 +186,20 @@ Read = Callable[[Int[np.ndarray, " frame"]], list[Image.Image]]
 def _source(video: Video) -> tuple[int, int | float, Read]:
     """How many frames there are, how many a second, and what opens some of them as RGB."""
     frames, rate = video.frames, video.fps
-    if rate is not None and not 0 < rate < math.inf:
-        raise InputError(f"a video cannot have {rate} frames per second: give a positive number, or None")
+    known = isinstance(rate, Real) and not isinstance(rate, bool)
+    if rate is not None and not (known and 0 < rate < math.inf):
+        raise InputError(f"a video cannot have {shown(rate)} frames per second: give a positive number, or None")
     if isinstance(frames, np.ndarray) and (frames.ndim != 4 or frames.dtype != np.uint8):
         raise InputError(
             f"a video array must be uint8 of shape [frame, height, width, 3], got {frames.dtype} of shape {frames.shape}"
         )
     if isinstance(frames, str | os.PathLike):
         path = Path(frames)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             return _animation(path, rate)
         frames = _pictures(path)
+    if not isinstance(frames, np.ndarray | Sequence):
+        raise InputError(f"a video is an array, a list of pictures, a file or a folder, not a {type(frames).__name__}")
     return len(frames), rate or DEFAULT_RATE, lambda chosen: [open_image(frames[index]) for index in chosen]
 
 
