@@ -33,6 +33,7 @@ TURNS = {
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 """What counts as a picture: a file, a PIL image, or a uint8 array [height, width(, 1 | 3 | 4)]."""
+PICTURE_TYPES = (str, os.PathLike, Image.Image, np.ndarray)
 
 
 IMAGE_DEFAULTS: dict[str, Any] = dict(

@@ -129,6 +129,7 @@ def mutations(draw: st.DrawFn) -> Callable[[Any], Any]:
             if not places:
                 return value
             box, key = places[number % len(places)]
+            value = copy.deepcopy(value)
             if way == 0:
                 del box[key]
             elif way == 1 and isinstance(box, dict):

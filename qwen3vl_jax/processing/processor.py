@@ -8,7 +8,7 @@ prompt, images, grids = processor([processor.chat("Who enters?", images=0, video
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageLike, ImageSettings, patchify
+from qwen3vl_jax.images import PICTURE_TYPES, ImageLike, ImageSettings, patchify
 from qwen3vl_jax.inputs import Array, Images, Prompt
 from qwen3vl_jax.positions import Grid, batch_images, image_cells, rope_positions
 from qwen3vl_jax.processing.chat_template import ChatTemplate, saved_template
@@ -149,7 +149,7 @@ class Processor:
             something does not fit.
         """
         texts = [text if isinstance(text, str) else self.render(text) for text in _listed(prompts, str, "prompts")]
-        shown = _per_prompt(images, ImageLike, "images", len(texts))
+        shown = _per_prompt(images, PICTURE_TYPES, "images", len(texts))
         played = _per_prompt(videos, Video, "videos", len(texts))
         numbers, distinct = _numbered(shown, pictures)
         clips = self._clips(played, len(distinct))
@@ -166,7 +166,8 @@ class Processor:
 
     def decode(self, tokens: Sequence[int] | Int[Array, " step"]) -> str:
         """The text of generated tokens, without special tokens."""
-        return self.tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
+        text: str = self.tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)
+        return text
 
     def _clips(self, played: Sequence[Sequence[Video]], first: int) -> dict[Video, Numbered]:
         """Every video once, its temporal patches numbered from `first` on."""
@@ -244,19 +245,22 @@ def _numbered(
 ) -> tuple[list[list[int]], list[ImageLike]]:
     """The pictures that prompts show, and for each prompt their numbers."""
     if pictures is None:
-        if any(isinstance(image, int) for row in shown for image in row):
-            raise InputError("images holds numbers of pictures, but there are no pictures: give `pictures`, too")
+        flat = [image for row in shown for image in row]
+        found = [image for image in flat if isinstance(image, PICTURE_TYPES)]
+        if len(found) < len(flat):
+            raise InputError(
+                "images must hold files, PIL images or arrays; numbers count within `pictures`: give these, too"
+            )
         ends = np.cumsum([0, *map(len, shown)]).tolist()
-        numbers = [list(range(start, stop)) for start, stop in pairwise(ends)]
-        return numbers, [image for row in shown for image in row if not isinstance(image, int)]
+        return [list(range(start, stop)) for start, stop in pairwise(ends)], found
     known = range(len(pictures))
-    numbers = [[image for image in row if isinstance(image, int) and image in known] for row in shown]
+    numbers = [[int(image) for image in row if isinstance(image, int | np.integer) and image in known] for row in shown]
     if list(map(len, numbers)) != list(map(len, shown)):
         raise InputError(f"with pictures, images must hold their numbers, 0 to {len(pictures) - 1}")
     return numbers, list(pictures)
 
 
-def _per_prompt(values: Any, single: Any, name: str, prompts: int) -> list:
+def _per_prompt(values: Any, single: Any, name: str, prompts: int) -> list[Any]:
     rows = [()] * prompts if values is None else _listed(values, single, name)
     if not prompts or len(rows) != prompts:
         raise InputError(f"got {prompts} prompts and {len(rows)} lists of {name}: give one list per prompt")
@@ -265,11 +269,14 @@ def _per_prompt(values: Any, single: Any, name: str, prompts: int) -> list:
     return rows
 
 
-def _listed(values: Any, single: Any, name: str) -> list:
+def _listed(values: Any, single: Any, name: str) -> list[Any]:
     """Catches the two easy slips: one value in place of a list of them, one conversation or picture per prompt."""
-    if isinstance(values, single):
+    if isinstance(values, single) or not isinstance(values, Iterable):
         raise InputError(f"{name} must be a list with one entry per prompt, got a single {type(values).__name__}")
     values = list(values)
     if any(isinstance(value, Mapping) or (name != "prompts" and isinstance(value, single)) for value in values):
         raise InputError(f"{name} must hold one list per prompt: wrap the single entry in another list")
-    return values
+    odd = next((value for value in values if not isinstance(value, Iterable)), values)
+    if odd is not values:
+        raise InputError(f"{name} must hold one entry per prompt, each a list or a text, got a {type(odd).__name__}")
+    return [value if isinstance(value, str) else list(value) for value in values]
