@@ -107,7 +107,12 @@ def open_image(image: ImageLike, upright: bool = True) -> Image.Image:
         with reading("the picture", "an image"):  # PIL reads the pixels of a file only now
             return _rgb(image)
     with opened(image) as file:
-        return _rgb(_turned(file, orientation(file)) if upright else file)
+        stated = orientation(file)
+        file.load()
+        left = orientation(file)  # Pillow turns a TIFF itself when it loads it, and then says so
+        if upright:
+            return _rgb(_turned(file, left))
+        return _rgb(file if left == stated else _turned(file, {6: 8, 8: 6}.get(stated, stated)))
 
 
 @contextmanager
@@ -126,6 +131,13 @@ def orientation(file: Image.Image) -> int:
     except Exception:  # of metadata that is spoiled, beside pixels that are sound
         return 1
     return found if found in TURNS else 1
+
+
+def upright_size(file: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture file once it is turned as its EXIF says, from its header alone."""
+    width, height = file.size
+    swapped = orientation(file) >= 5 and file.format != "TIFF"  # of which Pillow gives the size when turned
+    return (height, width) if swapped else (width, height)
 
 
 def _turned(file: Image.Image, turn: int) -> Image.Image:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from gaze.pictures.strips import Strip, Unread
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageLike, open_image, opened, orientation
+from qwen3vl_jax.images import ImageLike, open_image, opened, upright_size
 
 HEIGHT = 256
 WIDTH_STEP = 32
@@ -92,6 +92,4 @@ def _size(image: ImageLike) -> tuple[int, int]:
     if isinstance(image, Image.Image | np.ndarray):
         return open_image(image).size
     with opened(image) as file:
-        width, height = file.size
-        turned = orientation(file) >= 5
-    return (height, width) if turned else (width, height)
+        return upright_size(file)

@@ -249,7 +249,7 @@ def _numbered(
         found = [image for image in flat if isinstance(image, PICTURE_TYPES)]
         if len(found) < len(flat):
             raise InputError(
-                "images must hold files, PIL images or arrays; numbers count within `pictures`: give these, too"
+                "images must hold files, PIL images or arrays; for numbers of pictures, give `pictures`, too"
             )
         ends = np.cumsum([0, *map(len, shown)]).tolist()
         return [list(range(start, stop)) for start, stop in pairwise(ends)], found

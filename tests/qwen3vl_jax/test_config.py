@@ -178,6 +178,16 @@ def test_no_architecture() -> None:
         (dict(num_key_value_heads=3), {}, "multiple of num_key_value_heads"),
         (dict(head_dim=15), {}, "head_dim must be even"),
         (dict(rope_scaling=dict(mrope_section=[4, 4])), {}, "three entries"),
+        (dict(rope_scaling=dict(mrope_section=[24, 20, 20])), {}, "half of head_dim"),
+        (dict(num_hidden_layers=6.9), {}, "num_hidden_layers is 6.9"),
+        (dict(num_hidden_layers=10**9), {}, "less than or equal to"),
+        (dict(num_hidden_layers=True), {}, "valid integer"),
+        (dict(rope_theta=float("nan")), {}, "rope_theta"),
+        (dict(rope_theta=1e-300), {}, "rope_theta"),
+        (dict(rope_theta=1e300), {}, "rope_theta"),
+        (dict(rms_norm_eps=-1e-6), {}, "rms_norm_eps"),
+        (dict(rms_norm_eps=1e300), {}, "rms_norm_eps"),
+        ({}, dict(patch_size=10**6), "patch_size"),
         (dict(rope_scaling=dict(rope_type="yarn", factor=4.0)), {}, "rope_type 'yarn'"),
         (dict(hidden_size=64), {}, "out_hidden_size"),
         ({}, dict(hidden_size=36), "multiple of 4"),
@@ -190,6 +200,21 @@ def test_no_architecture() -> None:
 def test_impossible_values(text: dict[str, Any], vision: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Config.from_dict(changed(text, vision))
+
+
+@pytest.mark.parametrize(
+    ("top", "message"),
+    [
+        (dict(tie_word_embeddings="false"), "tie_word_embeddings is 'false'"),
+        (dict(image_token_id=-1), "image_token_id is -1"),
+        (dict(image_token_id=10**6), "image_token_id must be in the vocabulary"),
+        (dict(image_token_id=5, video_token_id=5), "must differ"),
+        (dict(video_token_id=2.0), "video_token_id is 2.0"),
+    ],
+)
+def test_impossible_tokens(top: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Config.from_dict(changed(**top))
 
 
 @pytest.mark.parametrize("part", ["text_config", "vision_config"])

@@ -4,12 +4,21 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as reference_resize
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import IMAGE_DEFAULTS, ImageSettings, open_image, patchify, smart_resize
+from qwen3vl_jax.images import (
+    IMAGE_DEFAULTS,
+    ImageSettings,
+    open_image,
+    opened,
+    orientation,
+    patchify,
+    smart_resize,
+    upright_size,
+)
 
 SMALL = dict(
     patch_size=16, temporal_patch_size=2, merge_size=2, size={"shortest_edge": 64 * 64, "longest_edge": 256 * 256}
@@ -67,7 +76,7 @@ def test_patches_equal_transformers_at_odd_sizes(size):
 
 def test_patches_equal_transformers_with_the_official_bounds():
     bounds = {"size": {"shortest_edge": 65_536, "longest_edge": 16_777_216}}
-    assert_equal(picture(1, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=(300, 200)), ImageSettings(), **bounds)
+    assert_equal(picture(1, size=(300, 200)), ImageSettings(), image_mean=[0.5] * 3, image_std=[0.5] * 3, **bounds)
 
 
 def test_patches_equal_transformers_with_other_means_frames_and_filter():
@@ -98,6 +107,50 @@ def test_files_are_turned_as_their_exif_says(tmp_path):
     image.convert("RGB").save(tmp_path / "turned.png", exif=exif)
     assert open_image(tmp_path / "turned.png").size == (20, 40)
     assert open_image(str(tmp_path / "turned.png")).mode == "RGB"
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_does(turn, form, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = tmp_path / f"turned.{form}"
+    picture(4, size=(40, 20)).convert("RGB").save(path, exif=exif)
+    with Image.open(path) as file:
+        wanted = ImageOps.exif_transpose(file).convert("RGB")
+    np.testing.assert_array_equal(open_image(path), wanted)
+    with opened(path) as file:
+        assert orientation(file) == turn
+        assert upright_size(file) == wanted.size
+    assert wanted.size == ((20, 40) if turn >= 5 else (40, 20))
+    stored = open_image(path, upright=False)
+    assert stored.size == (40, 20)
+    picture(4, size=(40, 20)).convert("RGB").save(path)
+    np.testing.assert_array_equal(stored, open_image(path))
+
+
+@pytest.mark.parametrize("turn", [0, 9, 65_535])
+def test_orientations_without_meaning_leave_pixels_as_they_are(turn, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    picture(4, size=(40, 20)).convert("RGB").save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(
+        open_image(tmp_path / "turned.png"), open_image(tmp_path / "turned.png", upright=False)
+    )
+
+
+def test_an_open_file_that_is_cut_off_is_an_error(tmp_path):
+    picture(6, size=(99, 99)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:4000])
+    with Image.open(tmp_path / "cut.png") as file, pytest.raises(InputError, match="cannot be read as an image"):
+        open_image(file)
+
+
+def test_a_picture_that_unpacks_to_more_than_pillow_opens_is_an_error(tmp_path):
+    header = b"P5 60000 60000 255\n"  # 3.6 billion pixels
+    (tmp_path / "bomb.pgm").write_bytes(header + bytes(1000))
+    with pytest.raises(InputError, match="decompression bomb"):
+        open_image(tmp_path / "bomb.pgm")
 
 
 def test_smart_resize_equals_transformers():
@@ -169,7 +222,10 @@ def test_what_a_file_leaves_out_is_as_in_transformers(left_out, tmp_path):
     [
         {"size": 448}, {"size": [448, 448]}, {"image_std": [0.5, 0, 0.5]}, {"image_std": 0}, {"image_mean": "0.5"},
         {"image_mean": [0.5, 0.5]}, {"patch_size": 16.0}, {"patch_size": True}, {"min_pixels": -1}, {"resample": 99},
-        {"rescale_factor": 0}, {"rescale_factor": float("inf")}, [], "text", None, {"do_resize": "no"},
+        {"image_std": 1e-320}, {"image_mean": 1e300}, {"min_pixels": 2**40}, {"merge_size": 1000},
+        {"size": {"shortest_edge": True}},
+        {"rescale_factor": 1e-320}, {"rescale_factor": 0}, {"rescale_factor": float("inf")},
+        [], "text", None, {"do_resize": "no"},
     ],
     ids=str,
 )  # fmt: skip
