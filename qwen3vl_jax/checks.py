@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import shown
 
 
 def require_type(name: str, value: object, wanted: type | tuple[type, ...], hint: str) -> None:
@@ -33,6 +34,12 @@ def require_shape(name: str, value: Any, axes: Mapping[str, int | None], ones: s
     if not fits:
         lengths = ", ".join(_axis(axis, wanted, axis in may_be_one) for axis, wanted in axes.items())
         raise InputError(f"{name} has shape {list(shape)}, but should have [{lengths}]")
+
+
+def require_count(name: str, value: object, low: int = 1) -> None:
+    """Raises InputError unless an argument is a whole number of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+        raise InputError(f"{name} is {shown(value)}, but should be a whole number from {low}")
 
 
 def require_range(name: str, value: Any, low: int, high: int, hint: str) -> None:

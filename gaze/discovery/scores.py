@@ -13,6 +13,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from qwen3vl_jax.checks import require_count, require_finite, require_shape
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.generation.layer_modes import LayerMode, LayerModes
@@ -43,6 +44,7 @@ def split(
 
     Raises InputError if questions differ before the end of the pictures or something does not fit.
     """
+    require_count("strips", strips)
     count = len(prompt.tokens) // strips
     if count * strips != len(prompt.tokens):
         raise InputError(
@@ -102,6 +104,8 @@ def selectivity_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer hea
 def lift_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads panel"]:
     """The mass beyond the mean mass on another panel."""
     exact = mass.astype(np.float64)
+    if mass.shape[-1] < 2:
+        raise InputError("lift compares a panel with the others: give strips of at least two panels")
     others = (exact.sum(axis=-1, keepdims=True) - exact) / (mass.shape[-1] - 1)
     return exact - others
 
@@ -123,6 +127,7 @@ CREDITS: dict[str, Credit] = {
 
 def per_strip(mass: Mass, credit: Credit) -> Float64[np.ndarray, "strip layer heads"]:
     """The score of each strip by itself; the score of all is the mean of these."""
+    _check_mass(mass)
     layers = [_on_asked(credit(mass[:, :, [layer]])).mean(axis=1) for layer in range(mass.shape[2])]
     return np.concatenate(layers, axis=1)
 
@@ -152,6 +157,8 @@ def routing_accuracy(mass: Mass) -> Scores:
 
 def rank(scores: Scores) -> list[tuple[int, int, float]]:
     """(layer, head, score) of all heads, best first; equal scores by layer, then head."""
+    require_shape("scores", scores, dict(layer=None, heads=None))
+    require_finite("scores", scores)
     rows = [(layer, head, float(score)) for (layer, head), score in np.ndenumerate(scores)]
     return sorted(rows, key=lambda row: (-row[2], row[0], row[1]))
 
@@ -163,6 +170,8 @@ def by_content(mass: Mass, orders: Int[np.ndarray, "strip panel"]) -> Mass:
       mass: with attended panels by place, from left to right.
       orders: for each place of each strip the panel that stands there, counted from 0 as in the original strip.
     """
+    _check_mass(mass)
+    require_shape("orders", orders, dict(strip=len(mass), panel=mass.shape[-1]))
     if not np.array_equal(np.sort(orders, axis=1), np.broadcast_to(np.arange(mass.shape[-1]), orders.shape)):
         raise InputError(f"each order must name each of the {mass.shape[-1]} panels once, from 0")
     return np.take_along_axis(mass, np.argsort(orders, axis=1)[:, None, None, None, :], axis=-1)
@@ -185,6 +194,14 @@ def position_and_content(mass: Mass, orders: Int[np.ndarray, "strip panel"]) -> 
         raise InputError("the strips are all in their original order: shuffle the panels of some")
     place = _on_asked(mass)[moved].mean(axis=0, dtype=np.float64)
     return place, content[moved].mean(axis=0, dtype=np.float64)
+
+
+def _check_mass(mass: Mass) -> None:
+    panels = np.shape(mass)[-1] if np.ndim(mass) else 0
+    require_shape("mass", mass, dict(strip=None, question=panels, layer=None, heads=None, panel=panels))
+    if not mass.size:
+        raise InputError("mass is empty: give at least one strip")
+    require_finite("mass", mass)
 
 
 def _on_asked(mass: Mass) -> Float[np.ndarray, "strip panel layer heads"]:

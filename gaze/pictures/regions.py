@@ -101,8 +101,14 @@ def region_keys(
       cells: each region's cells.
       first_cell: number of the picture's first cell: its place in `Images` times the cells per padded picture.
 
-    Raises InputError if a region has no key in this row.
+    Raises InputError if a region has no key in this row, and for arrays of other shapes.
     """
+    if np.ndim(image_cell) != 1 or np.asarray(image_cell).dtype.kind not in "iu":
+        raise InputError(
+            f"image_cell has shape {list(np.shape(image_cell))}, but should be one row of integers: `prompt.image_cell[0]`"
+        )
+    if np.ndim(cells) != 2 or np.asarray(cells).dtype != bool:
+        raise InputError(f"cells has shape {list(np.shape(cells))}, but should be booleans [region, cell]")
     cell = image_cell - first_cell
     shown = (image_cell >= 0) & (cell >= 0) & (cell < cells.shape[1])
     keys = cells[:, np.where(shown, cell, 0)] & shown

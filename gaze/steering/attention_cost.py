@@ -15,7 +15,9 @@ from gaze.heads import HeadSet
 from gaze.pictures.strips import Picture
 from gaze.steering.engine import encode
 from gaze.steering.masks import Steering, schedule, steering
+from qwen3vl_jax.checks import require_count, require_finite, require_range
 from qwen3vl_jax.edits import Taps
+from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
@@ -64,7 +66,18 @@ def shares(
       target: region, the same for all pictures.
       said: tokens of the answer about each picture, at most `room`.
       strength: 0 for heads left alone; else as in `gaze.steering.masks.steering`.
+
+    Raises:
+      InputError: for answers that do not fit, a target that a picture lacks, and attention that is not a number.
     """
+    require_count("room", room)
+    require_count("target", target, 0)
+    if len(said) != len(pictures) or any(np.ndim(text) != 1 or len(text) > room for text in said):
+        raise InputError(
+            f"said must hold one answer for each of the {len(pictures)} pictures, of at most {room} tokens"
+        )
+    for number, text in enumerate(said):
+        require_range(f"said[{number}]", text, 0, model.config.text.vocab_size, "these are tokens of another model")
     shape = model.config.text.num_hidden_layers, model.config.text.num_attention_heads
     mask = heads.to_mask(*shape)
     encoded = encode(model, processor, pictures, [question] * len(pictures))
@@ -76,6 +89,7 @@ def shares(
     groups = _groups(encoded.prompt, encoded.panels[:, target], room)
     prompt, plan, groups, tokens = across((encoded.prompt, plan, groups, tokens), mesh_of(model))
     found = fetch(_read(model, prompt, encoded.vision, plan, groups, tokens))
+    require_finite("the attention of the steered heads", found)
     of_heads = np.einsum("lbrhg,lh->brg", found, mask) / mask.sum()
     behind = np.arange(room)[None, :] < np.array([len(text) for text in said])[:, None]
     answer = of_heads[:, 1:][behind].mean(axis=0) if behind.any() else np.full(len(KEYS), np.nan)

@@ -5,7 +5,7 @@ together with those of other strips, and one that is finished gives way to the n
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -13,13 +13,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, PyTree
+from jaxtyping import Array, Bool, Float32, Int, Int32, Num, PyTree
 
 from gaze.discovery.scores import Mass, panel_attention, split
+from gaze.heads import Head, HeadSet
 from gaze.pictures.padding_buckets import Shape, chunks, shapes
 from gaze.pictures.regions import region_keys
 from gaze.pictures.strips import Picture
-from gaze.steering.masks import Steering, first_query, steering
+from gaze.steering.masks import Steering, as_mask, check_how, first_query, steering
+from qwen3vl_jax.checks import require_count, require_finite, require_shape, require_type
+from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import shown
 from qwen3vl_jax.generation import continuous_batching
 from qwen3vl_jax.generation.continuous_batching import FREE, Prefilled
 from qwen3vl_jax.generation.decoding import State, begin, vocabulary
@@ -44,30 +48,73 @@ class Request:
 
     Attributes:
       strip: its number in the list of strips.
-      heads: 1 at the heads to steer.
+      heads: 1 at the heads to steer; or a `HeadSet`, or pairs (layer, head).
       targets: panel to look at in each step, from 0, -1 for none; the last one holds (see `gaze.steering.masks.schedule`).
+        A single number is one for all steps.
       strength, mode, bias, query_positions: see `gaze.steering.masks.steering`.
+
+    Raises InputError for a strip, targets or a way of steering that cannot be.
     """
 
     strip: int
-    heads: Float32[np.ndarray, "layer heads"]
-    targets: Int32[np.ndarray, " step"]
+    heads: Num[np.ndarray, "layer heads"] | HeadSet | Sequence[Head]
+    targets: Int[np.ndarray, " step"] | Sequence[int] | int
     strength: float = 10_000.0
     mode: str = "boost_suppress"
     bias: str = "add"
     query_positions: str = "all"
 
+    def __post_init__(self) -> None:
+        require_count("strip of a Request", self.strip, 0)
+        check_how(self.strength, self.mode, self.bias, self.query_positions)
+        targets = np.atleast_1d(np.asarray(self.targets))
+        if targets.ndim != 1 or not targets.size or targets.dtype.kind not in "iu" or targets.min() < -1:
+            raise InputError(f"targets are {shown(self.targets)}, but should be numbers of panels from 0, -1 for none")
+        object.__setattr__(self, "targets", targets.astype(np.int32))
+
+    def checked(self, model: Qwen3VL, strips: Sequence[Picture], place: int) -> "Request":
+        """The same with its heads as a mask. Raises InputError unless model and strips have what it names.
+
+        Args:
+          place: of this request among others, for errors.
+        """
+        if self.strip >= len(strips):
+            raise InputError(f"requests[{place}] is about strip {self.strip}, but there are {len(strips)}, from 0")
+        most = int(self.steps.max())
+        if most >= len(strips[self.strip]):
+            raise InputError(
+                f"requests[{place}] has target {most}, but strip {self.strip} has {len(strips[self.strip])} panels, from 0"
+            )
+        text = model.config.text
+        shape = text.num_hidden_layers, text.num_attention_heads
+        mask = as_mask(self.heads, shape)[:, 0]
+        require_shape(f"heads of requests[{place}]", mask, dict(layers=shape[0], heads=shape[1]))
+        require_finite(f"heads of requests[{place}]", mask)
+        return replace(self, heads=mask.astype(np.float32))
+
+    @property
+    def mask(self) -> Float32[np.ndarray, "layer heads"]:
+        """1 at the heads to steer, of a request that has been `checked`."""
+        assert isinstance(self.heads, np.ndarray)
+        return self.heads
+
+    @property
+    def steps(self) -> Int32[np.ndarray, " step"]:
+        """The targets as an array."""
+        assert isinstance(self.targets, np.ndarray)
+        return self.targets
+
     @property
     def touches_prompt(self) -> bool:
         """Whether the prompt is read in another way than without steering."""
-        return self.first < len(self.heads)
+        return self.first < len(self.mask)
 
     @property
     def first(self) -> int:
         """The first layer in which the prompt is read in another way; the number of layers if there is none."""
-        steered = np.flatnonzero(self.heads.any(axis=1))
-        alone = self.targets[0] < 0 or self.query_positions == "decoded" or not len(steered)
-        return len(self.heads) if alone else int(steered[0])
+        steered = np.flatnonzero(self.mask.any(axis=1))
+        alone = self.steps[0] < 0 or self.query_positions == "decoded" or not len(steered)
+        return len(self.mask) if alone else int(steered[0])
 
 
 @dataclass(frozen=True)
@@ -78,6 +125,11 @@ class GenerationOptions:
     max_new: int
     batch: int = 96
     strips: int = 16
+
+    def __post_init__(self) -> None:
+        require_type("sampling", self.sampling, Sampling, "a Sampling, as `Sampling.make` gives it")
+        for name in ("max_new", "batch", "strips"):
+            require_count(name, getattr(self, name))
 
 
 class Encoded(NamedTuple):
@@ -110,23 +162,33 @@ def discover(
 
     Returns:
       Mass [strip, question, layer, head, panel] of every head; see `gaze.discovery.scores` for what to make of it.
+
+    Raises:
+      InputError: names the argument that does not fit, and for attention that is not a number.
     """
+    _check(model, processor, strips)
+    _check_texts("questions", questions)
+    require_count("batch", batch)
     texts = [processor.chat(question) for question in questions]
     size = _size(model, batch, len(strips))
     found: dict[int, np.ndarray] = {}
     for shape, numbers in chunks(shapes(processor, strips, [texts] * len(strips)), size):
         mesh = mesh_of(model)
         some = _fill([strips[number] for number in numbers], size, local_rows(mesh, size))
-        shown = [[number] for number in range(len(some)) for _ in texts]
+        shows = [[number] for number in range(len(some)) for _ in texts]
         pictures = [strip.image for strip in some]
-        asked = processor(texts * len(some), shown, length=shape.length, patches=shape.patches, pictures=pictures)
+        asked = processor(texts * len(some), shows, length=shape.length, patches=shape.patches, pictures=pictures)
         prefix, suffixes = split(asked.prompt, len(some), shape.prefix, shape.suffix)
         keys = _panel_keys(some, asked, prefix.image_cell, processor)
         inputs = spread((_images(asked), prefix, suffixes, keys), mesh, size)
         mass = fetch(panel_attention(model, inputs[0].replace(groups=size), *inputs[1:]))
+        require_finite("the attention on panels", mass)
         found |= zip(numbers, mass, strict=False)
         progress(len(numbers) * len(questions))
-    return np.stack([found[number] for number in range(len(strips))])
+    # Strips read together may have more panels than these; panels that a strip does not have get nothing.
+    most = max(mass.shape[-1] for mass in found.values())
+    padded = {number: np.pad(mass, ((0, 0),) * 3 + ((0, most - mass.shape[-1]),)) for number, mass in found.items()}
+    return np.stack([padded[number] for number in range(len(strips))])
 
 
 def answers(
@@ -145,8 +207,17 @@ def answers(
       question: for all strips, or one for each.
       shape: what holds all of these strips and prompts. If given, fewer strips than `settings.strips` are filled up, as
         others are to follow.
+
+    Raises:
+      InputError: names the argument, or the request, that does not fit, before anything is read.
     """
+    _check(model, processor, strips)
     questions = [question] * len(strips) if isinstance(question, str) else list(question)
+    _check_texts("question", questions, len(strips))
+    require_type("settings", settings, GenerationOptions, "GenerationOptions")
+    for place, request in enumerate(requests):
+        require_type(f"requests[{place}]", request, Request, "a Request")
+    requests = [request.checked(model, strips, place) for place, request in enumerate(requests)]
     fits = [shape] * len(strips) if shape else shapes(processor, strips, [[processor.chat(one)] for one in questions])
     size = _size(model, settings.strips, settings.strips if shape else len(strips))
     said: dict[int, np.ndarray] = {}
@@ -181,7 +252,12 @@ def encode(
     Args:
       shape: what to pad to, by default the least.
       rows: if given, these are this process's part of so many strips, which are spread over the model's mesh.
+
+    Raises:
+      InputError: names the argument that does not fit.
     """
+    _check(model, processor, strips)
+    _check_texts("questions", questions, len(strips))
     length, patches = (None, None) if shape is None else (shape.length, shape.patches)
     texts, pictures = [processor.chat(text) for text in questions], [[strip.image] for strip in strips]
     asked = processor(texts, pictures, length=length, patches=patches)
@@ -200,9 +276,9 @@ def _prefilled_batches(
     settings: GenerationOptions,
     shape: Shape,
 ) -> Iterator[Prefilled]:
-    """The answers about some strips, at most `copies` about each at a time; `rows` has the numbers of the asks about each."""
+    """The answers about some strips, at most `copies` about each at a time; `rows` has the numbers of the requests about each."""
     mesh, mine = mesh_of(model), local_rows(mesh_of(model), len(rows))
-    steps = max(len(request.targets) for request in requests)
+    steps = max(len(request.steps) for request in requests)
     prompt, nobody = spread(encoded.prompt, mesh, len(rows)), unsteered(model, 0)
     room = TOKENS * _shards(model) // len(rows)
     shared: tuple[tuple[int, int], SharedPrefix] | None = None
@@ -255,10 +331,10 @@ def _plan(
 ) -> Steering:
     """What steers one row for each request."""
     return steering(
-        np.stack([request.heads for request in requests], axis=1),
+        np.stack([request.mask for request in requests], axis=1),
         prompt,
         panels,
-        np.stack([np.pad(request.targets, (0, steps - len(request.targets)), mode="edge") for request in requests]),
+        np.stack([np.pad(request.steps, (0, steps - len(request.steps)), mode="edge") for request in requests]),
         np.array([request.strength for request in requests], np.float32),
         mode=[request.mode for request in requests],
         bias=[request.bias for request in requests],
@@ -295,6 +371,30 @@ def _fork(
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(0)))(names)
     limit = jnp.where(names == FREE, 1, max_new)
     return begin(model, output, seen, sampling, keys, limit, max_new=max_new)
+
+
+def _check(model: Qwen3VL, processor: Processor, strips: Sequence[Picture]) -> None:
+    require_type("model", model, Qwen3VL, "a Qwen3VL")
+    require_type("processor", processor, Processor, "a Processor")
+    require_type("strips", strips, Sequence, "a list of pictures")
+    if not strips:
+        raise InputError("strips is empty: give at least one picture")
+    for place, strip in enumerate(strips):
+        # Not by the protocol: before Python 3.12 that asks for `image`, and would read every picture of a corpus.
+        if not callable(getattr(strip, "cells", None)):
+            raise InputError(
+                f"strips[{place}] is of type {type(strip).__name__}, but should be a picture with regions, as `Strip` or `Photo`"
+            )
+
+
+def _check_texts(name: str, texts: Sequence[str], count: int | None = None) -> None:
+    require_type(name, texts, (list, tuple), "a list of texts")
+    for place, text in enumerate(texts):
+        require_type(f"{name}[{place}]", text, str, "a text")
+    if not texts or (count is not None and len(texts) != count):
+        raise InputError(
+            f"{name} holds {len(texts)} texts, but should hold {'at least one' if count is None else count}"
+        )
 
 
 def _images(asked: Batch) -> Images:

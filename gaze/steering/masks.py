@@ -15,6 +15,7 @@ from gaze.heads import Head, HeadSet, as_heads
 from qwen3vl_jax.checks import require_shape, require_type
 from qwen3vl_jax.edits import Edits, Steer
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import reading
 from qwen3vl_jax.inputs import Array, Prompt
 
 MODES = {
@@ -108,12 +109,10 @@ def steering(
     modes, biases, choices = (
         _known(given, known) for given, known in ((mode, (*MODES,)), (bias, BIASES), (query_positions, QUERY_POSITIONS))
     )
-    amount = np.atleast_1d(np.asarray(strength, np.float32))
-    if not (np.isfinite(amount).all() and (amount >= 0).all()):
-        raise InputError(f"the strength must be a finite number of at least 0, got {strength}")
+    amount = _strengths(strength)
     require_type("prompt", prompt, Prompt, "a Prompt, as the Processor makes it")
     batch, length = prompt.tokens.shape
-    mask = _mask(heads, shape)
+    mask = as_mask(heads, shape)
     regions, targets = np.asarray(regions), np.atleast_1d(np.asarray(targets))
     regions, targets = regions[None] if regions.ndim == 2 else regions, targets[None] if targets.ndim == 1 else targets
     require_shape("heads", mask, dict(layer=None, batch=batch, heads=None), ones="batch")
@@ -156,10 +155,19 @@ def schedule(changes: Sequence[tuple[int, int]], steps: int = 2) -> Int32[np.nda
     return targets
 
 
-def _mask(
+def check_how(strength: object, mode: object, bias: object, query_positions: object) -> None:
+    """Raises InputError unless one row can be steered so; arguments as of `steering`."""
+    _strengths(strength)
+    choices = dict(mode=(mode, (*MODES,)), bias=(bias, BIASES), query_positions=(query_positions, QUERY_POSITIONS))
+    for name, (given, known) in choices.items():
+        require_type(name, given, str, f"one of {', '.join(known)}")
+        _known(str(given), known)
+
+
+def as_mask(
     heads: Num[np.ndarray, "layer *batch heads"] | HeadSet | Sequence[Head], shape: tuple[int, int] | None
 ) -> Num[np.ndarray, "layer batch heads"]:
-    """Heads as a mask with a batch axis."""
+    """Heads as a mask with a batch axis. Raises InputError for heads that the model lacks, and for what names no heads."""
     if isinstance(heads, np.ndarray | jax.Array):
         mask = np.asarray(heads)
         return mask[:, None] if mask.ndim == 2 else mask
@@ -167,6 +175,14 @@ def _mask(
         raise InputError("heads are no mask [layer, heads]: give `shape`, the model's (layers, heads per layer), too")
     found = heads if isinstance(heads, HeadSet) else HeadSet(as_heads(heads))
     return found.to_mask(*shape)[:, None]
+
+
+def _strengths(given: object) -> Float32[np.ndarray, " #batch"]:
+    with reading("the strength", "a number"):
+        amount = np.atleast_1d(np.asarray(given, np.float32))
+    if not (np.isfinite(amount).all() and (amount >= 0).all()):
+        raise InputError(f"the strength must be a finite number of at least 0, got {given}")
+    return amount
 
 
 def _check_targets(regions: Bool[np.ndarray, "#batch region key"], targets: Int[np.ndarray, "#batch step"]) -> None:

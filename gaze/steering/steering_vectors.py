@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from qwen3vl_jax.cache import Cache
+from qwen3vl_jax.checks import require_count, require_finite, require_range, require_shape
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.generation import decoding
@@ -31,13 +32,13 @@ SteeringVector = Float32[np.ndarray, "layer embed"]
 
 @struct.dataclass
 class Push:
-    """A plan that adds a vector to the residual stream of the token that is being read, behind some layers.
+    """A plan that adds a vector to the residual stream of the token that is being read, after some layers.
 
     It is meant for passes over one token, of which step 0 reads the prompt's last one (see `begin`).
 
     Attributes:
       vectors: one per layer.
-      layers: 1 behind layers where the vector is added, 0 behind the others.
+      layers: 1 after layers where the vector is added, 0 after the others.
       alpha: how much of the vector.
       prompt: whether the prompt's last token is pushed.
       decoded: whether the tokens generated since are pushed.
@@ -90,9 +91,12 @@ def push(
     prompt: bool = True,
     decoded: bool = True,
 ) -> Push:
-    """A push behind the given layers (from 0). Raises InputError for a layer that does not exist."""
-    if not all(0 <= layer < len(vectors) for layer in layers):
-        raise InputError(f"cannot push behind layers {list(layers)}: there are layers 0 to {len(vectors) - 1}")
+    """A push after the given layers (from 0). Raises InputError for a layer that does not exist."""
+    require_shape("vectors", vectors, dict(layer=None, embed=None))
+    require_finite("vectors", vectors)
+    require_finite("alpha", np.asarray(alpha, np.float32))
+    if not all(isinstance(layer, int | np.integer) and 0 <= layer < len(vectors) for layer in layers):
+        raise InputError(f"cannot push after layers {list(layers)}: there are layers 0 to {len(vectors) - 1}")
     return Push(
         vectors[:, None].astype(np.float32),
         np.isin(np.arange(len(vectors)), layers).astype(np.float32),
@@ -115,11 +119,22 @@ def begin(model: Qwen3VL, images: Images, prefix: Prompt, questions: Prompt) -> 
     return Begun(model(words, None, cache).cache, jnp.asarray(questions.tokens[:, -1]))
 
 
-@jax.jit
 def observe(
+    model: Qwen3VL, begun: Begun, candidates: Int32[AnyArray, "candidate"]
+) -> tuple[Float32[Array, "row layer embed"], Reply]:
+    """The residual stream of the last prompt token after every layer, and the reply of the model left alone.
+
+    Raises InputError for candidates that are no tokens of the model.
+    """
+    _check_candidates(model, candidates)
+    stream, reply = _observe(model, begun, candidates)
+    return stream, reply
+
+
+@jax.jit
+def _observe(
     model: Qwen3VL, begun: Begun, candidates: Int32[Array, "candidate"]
 ) -> tuple[Float32[Array, "row layer embed"], Reply]:
-    """The residual stream of the last prompt token behind every layer, and the reply of the model left alone."""
     slots = begun.cache.slots
     # Attention is not what is read here, but taps have at least one group of keys.
     taps = Taps(jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, slots), jnp.float32), residual=True)
@@ -130,8 +145,34 @@ def observe(
     return stream.astype(jnp.float32), _reply(model, output, candidates)
 
 
-@jax.jit
 def sweep(
+    model: Qwen3VL,
+    begun: Begun,
+    direction: Float[AnyArray, "layer #row embed"],
+    bands: Float[AnyArray, "band layer"],
+    alpha: Float[AnyArray, ""] | float,
+    candidates: Int32[AnyArray, "candidate"],
+) -> Reply:
+    """The replies when a direction is added to the last prompt token after the layers of each band (1 in, 0 out).
+
+    Returns:
+      `Reply` with a band axis in front.
+
+    Raises:
+      InputError: names the argument whose shape does not fit, and for candidates that are no tokens of the model.
+    """
+    text = model.config.text
+    axes = dict(layer=text.num_hidden_layers, row=len(begun.last), embed=text.hidden_size)
+    require_shape("direction", direction, axes, ones="row")
+    require_shape("bands", bands, dict(band=None, layer=text.num_hidden_layers))
+    require_shape("alpha", alpha, {})
+    _check_candidates(model, candidates)
+    swept: Reply = _sweep(model, begun, direction, bands, alpha, candidates)
+    return swept
+
+
+@jax.jit
+def _sweep(
     model: Qwen3VL,
     begun: Begun,
     direction: Float[Array, "layer #row embed"],
@@ -139,11 +180,6 @@ def sweep(
     alpha: Float[Array, ""],
     candidates: Int32[Array, "candidate"],
 ) -> Reply:
-    """The replies when a direction is added to the last prompt token behind the layers of each band (1 in, 0 out).
-
-    Returns:
-      `Reply` with a band axis in front.
-    """
     yes = jnp.ones((), bool)
 
     def reply(layers: Array) -> Reply:
@@ -170,6 +206,10 @@ def difference(
     """Difference of means: what to add to get from one kind of prompt to the other. Raises InputError without pairs."""
     if not len(plus):
         raise InputError("a direction needs at least one pair of prompts")
+    axes = dict(pair=len(plus), layer=None, embed=None)
+    require_shape("plus", plus, axes)
+    require_shape("minus", minus, dict(zip(axes, np.shape(plus), strict=True)))
+    require_finite("plus and minus", (plus, minus))
     return (plus - minus).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
@@ -177,6 +217,7 @@ def random_like(
     direction: Float[np.ndarray, "*where embed"], draws: int, seed: int
 ) -> Float32[np.ndarray, "draw *where embed"]:
     """Random directions, uniform on the sphere, everywhere as long as the given ones."""
+    require_count("draws", draws)
     drawn = np.random.default_rng(seed).normal(size=(draws, *direction.shape))
     length = np.linalg.norm(direction, axis=-1, keepdims=True)
     return (drawn / np.linalg.norm(drawn, axis=-1, keepdims=True) * length).astype(np.float32)
@@ -196,7 +237,7 @@ def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> Int32[np.ndarray, "
 def separation(
     first: Float[np.ndarray, "row layer embed"], second: Float[np.ndarray, "row layer embed"]
 ) -> tuple[Float[np.ndarray, "layer point 2"], Float[np.ndarray, "layer"]]:
-    """How far two kinds of prompts lie apart behind each layer: principal components and the silhouette among them.
+    """How far two kinds of prompts lie apart after each layer: principal components and the silhouette among them.
 
     Returns:
       The two leading components of every prompt, those of the first kind before those of the second; and the mean
@@ -205,10 +246,21 @@ def separation(
     from sklearn.decomposition import PCA  # slow to import
     from sklearn.metrics import silhouette_score
 
+    require_shape("first", first, dict(row=None, layer=None, embed=None))
+    require_shape("second", second, dict(row=None, layer=first.shape[1], embed=first.shape[2]))
+    if min(len(first), len(second)) < 1 or len(first) + len(second) < 3:
+        raise InputError("two kinds of prompts can be told apart from three on, at least one of each kind")
+    require_finite("first and second", (first, second))
     points = np.concatenate([first, second]).astype(np.float64)
     kind = np.repeat([0, 1], [len(first), len(second)])
     placed = [PCA(2, svd_solver="full").fit_transform(points[:, layer]) for layer in range(points.shape[1])]
     return np.stack(placed), np.array([silhouette_score(place, kind) for place in placed])
+
+
+def _check_candidates(model: Qwen3VL, candidates: Int32[AnyArray, "candidate"]) -> None:
+    """An index beyond the vocabulary would read the score of its last token."""
+    require_shape("candidates", candidates, dict(candidate=None))
+    require_range("candidates", candidates, 0, model.config.text.vocab_size, "these are tokens of another model")
 
 
 def _reply(model: Qwen3VL, output: Output, candidates: Int32[Array, "candidate"]) -> Reply:

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Int32, Key, UInt32
 
 from qwen3vl_jax.cache import Cache
-from qwen3vl_jax.checks import require_type
+from qwen3vl_jax.checks import require_count, require_type
 from qwen3vl_jax.edits import Edits
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import shown
@@ -191,8 +191,7 @@ def _checked(
     require_type("prompt", prompt, Prompt, "a Prompt, as the Processor makes it")
     require_type("plan", plan, (Plan, NoneType), "a plan, with a method `at(step, slots)`, or None")
     require_type("sampling", sampling, Sampling, "a Sampling, as `Sampling.make` gives it")
-    if not isinstance(max_new, int) or isinstance(max_new, bool) or max_new < 1:
-        raise InputError(f"max_new is {max_new!r}, but should be a number of tokens from 1")
+    require_count("max_new", max_new)
     prompt.check(model.config.text.vocab_size)
     return seeded(key)
 

@@ -133,9 +133,9 @@ def test_narration_left_alone_is_generation(toy, asked, vector):
 def test_layers_amounts_and_directions_compile_nothing_new(toy, asked, vector):
     _, _, begun = asked
     swept(toy, begun, vector, one_layer(0))
-    count = steering_vectors.sweep._cache_size()
+    count = steering_vectors._sweep._cache_size()
     swept(toy, begun, -vector, one_layer(2), alpha=0.3)
-    assert steering_vectors.sweep._cache_size() == count
+    assert steering_vectors._sweep._cache_size() == count
 
 
 def test_a_planted_direction_is_found_and_flips_every_answer(toy):
