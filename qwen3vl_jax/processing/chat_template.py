@@ -58,7 +58,8 @@ def saved_template(folder: Path, of_tokenizer: object) -> ChatTemplate | None:
 def _chosen(found: object, source: str) -> ChatTemplate:
     """One template, or of several that have names the one that is called "default"."""
     if isinstance(found, list):
-        found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
+        named = [one for one in found if isinstance(one, dict) and isinstance(one.get("name"), str)]
+        found = {one["name"]: one.get("template") for one in named}
     if isinstance(found, dict):
         if "default" not in found:
             names = ", ".join(map(repr, found)) or "none"

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qwen3vl_jax.config import Config
+from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import ImageSettings, open_image, opened, orientation, patchify
 from qwen3vl_jax.processing import CHAT_TEMPLATE, Processor
+from qwen3vl_jax.processing.chat_template import saved_template
 from qwen3vl_jax.videos import Video, VideoSettings, patchify_video
 
 from ..spoiling import Edit, edits, fuzz, mutations, spoiled
@@ -193,3 +195,10 @@ def test_unspoiled(checkpoints: Path, pictures: Path, animations: Path) -> None:
     assert all(use(folder) for folder in sorted(checkpoints.iterdir()))
     assert all(look(path) for path in members(pictures))
     assert all(watch(path) for path in members(animations))
+
+
+@pytest.mark.parametrize("name", [["default"], {}, None, 1])
+def test_templates_whose_name_is_no_text(tmp_path: Path, name: object) -> None:
+    write(tmp_path / "chat_template.json", {"chat_template": [{"name": name, "template": CHAT_TEMPLATE}]})
+    with pytest.raises(InputError, match="none that is called"):
+        saved_template(tmp_path, None)
