@@ -5,6 +5,8 @@ Panels count from 0 in arguments and from 1 in words.
 
 import numpy as np
 
+from qwen3vl_jax.errors import InputError
+
 ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th", "11th", "12th")
 ORDINAL_WORDS = (
     *("first", "second", "third", "fourth", "fifth", "sixth"),
@@ -36,6 +38,10 @@ PART_OBJECT = "What is the main object in this part of the image? Answer in a fe
 # Another reading order is asked for by a prefix to the question; panels are then counted in that order.
 REVERSE_PREFIX = "Read the comic in reverse, "
 ORDER_PREFIX = "Read the panels in the order {order}, "
+REVERSE_TRAJECTORY = (
+    "Please describe what happens in each panel, in reverse order. "
+    "Start each panel description with 'Panel {last}:', 'Panel {before}:', and so on."
+)
 REVERSE_NARRATION = "Read the comic in reverse, and describe what happens in each panel, in order."
 
 # The paper does not print its probe of reading order, nor a question about a box: these are ours.
@@ -52,11 +58,20 @@ def prefixed(prefix: str, question: str) -> str:
 
 
 def fill(template: str, panel: int | np.integer, panels: int = 6) -> str:
-    """Returns a `PANEL` template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel.
+    """Returns a template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel.
 
     Args:
-      panels: how many the strip has, in place of the six that `DISCOVERY` names.
+      panel: from 0.
+      panels: how many the strip has, 2 to 12, in place of the six that `DISCOVERY` names.
+
+    Raises InputError for a panel that the strip has not, and for more or fewer panels than there are words for.
     """
     index = int(panel)
+    if not 2 <= panels <= len(NUMBER_WORDS):
+        raise InputError(f"panels is {panels}: give 2 to {len(NUMBER_WORDS)}")
+    if not 0 <= index < panels:
+        raise InputError(f"panel is {index}, but the strip has {panels}: give 0 to {panels - 1}")
     about = template.replace("six-panel", f"{NUMBER_WORDS[panels - 1]}-panel")
-    return about.format(ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1)
+    return about.format(
+        ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1, last=panels, before=panels - 1
+    )

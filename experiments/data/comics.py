@@ -1,6 +1,5 @@
 """Comics as they are kept: a folder of panels, the raw COMICS corpus, a data set of the hub. Opened one at a time."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -8,20 +7,26 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import click
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from pydantic import RootModel
 
-from experiments.testbed.scenes import PANELS
 from gaze.pictures.compose import arrange, compose
 from gaze.pictures.strips import Strip
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import ImageLike, open_image
+from qwen3vl_jax.files.read import read_json, read_text, reading
+from qwen3vl_jax.images import TURNS, ImageLike, open_image, orientation
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 END_PAGES = 5
 """Pages at each end of a longer comic that are covers and advertisements."""
 PLENTY = 2
 """Times as many comics as strips wanted, from which on a comic serves for one strip only."""
+
+
+class Captions(RootModel[list[str]]):
+    """What `captions.json` holds."""
 
 
 @runtime_checkable
@@ -38,38 +43,40 @@ class Comics(Protocol):
 class PanelFolders:
     """`comicN/p1.png` to `p6.png`, the layout of the paper's code; JPEG, WebP and BMP will do.
 
-    Captions, if there are any, stand beside the panels: `captions.json`, a list of six, or `p1.txt` to `p6.txt`.
+    Captions, if there are any, stand beside the panels: `captions.json`, a list of six, or `p1.txt` to `p6.txt`. Where
+    `panels` is another number, that many are wanted of each kind.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.names = subfolders(root, "comicN/p1.png to p6.png")
+    def __init__(self, root: Path, panels: int = 6) -> None:
+        self._root, self._panels = root, panels
+        self.names = subfolders(root, f"comicN/p1.png to p{panels}.png")
 
     def open(self, name: str) -> Strip:
         folder = self._root / name
         files = {path.name.lower(): path for path in _listed(folder)}
         panels: list[ImageLike] = []
-        for number in range(1, PANELS + 1):
+        for number in range(1, self._panels + 1):
             found = [files[f"p{number}{suffix}"] for suffix in SUFFIXES if f"p{number}{suffix}" in files]
             if not found:
                 raise InputError(f"it has no p{number}.png")
             panels.append(found[0])
-        return arrange(name, panels, _captions(files))
+        return arrange(name, panels, _captions(files, self._panels))
 
 
 class RawPages:
-    """The COMICS corpus of Iyyer et al. (2017): `COMIC/PAGE_PANEL.jpg`. A strip is six panels in a row of one page.
+    """The COMICS corpus of Iyyer et al. (2017): `COMIC/PAGE_PANEL.jpg`. A strip is `panels` panels in a row of one
+    page.
 
-    As in the paper's code the page is a random one with at least six panels, not among the first or last five if the
-    comic has more than ten, and the six start at a random panel. But where that code draws comics with replacement from
+    As in the paper's code the page is a random one with at least so many panels, not among the first or last five if the
+    comic has more than ten, and the strip starts at a random panel. But where that code draws comics with replacement from
     one stream, here each comic has its own, and none of its pages is used twice.
 
     Attributes:
       names: the comics; if they are fewer than twice `wanted`, `COMIC#2` and so on for the strips of its other pages.
     """
 
-    def __init__(self, root: Path, seed: int, wanted: int) -> None:
-        self._root, self._seed = root, seed
+    def __init__(self, root: Path, seed: int, wanted: int, panels: int = 6) -> None:
+        self._root, self._seed, self._panels = root, seed, panels
         comics = subfolders(root, "COMIC/PAGE_PANEL.jpg")
         plenty = len(comics) >= PLENTY * wanted  # then 4,000 folders need not be listed
         self._which = {
@@ -83,18 +90,18 @@ class RawPages:
         comic, turn = self._which[name]
         pages = self._usable(comic)
         if not pages:
-            raise InputError(f"it has no page with {PANELS} panels")
+            raise InputError(f"it has no page with {self._panels} panels")
         rng = np.random.default_rng([self._seed, *comic.encode()])
         page = int(rng.permutation(list(pages))[turn])
-        starts = {number: int(rng.integers(len(panels) - PANELS + 1)) for number, panels in pages.items()}
-        window: list[ImageLike] = [*pages[page][starts[page] : starts[page] + PANELS]]
+        starts = {number: int(rng.integers(len(panels) - self._panels + 1)) for number, panels in pages.items()}
+        window: list[ImageLike] = [*pages[page][starts[page] : starts[page] + self._panels]]
         return arrange(f"{comic}_page{page}_start{starts[page]}", window)
 
     def _usable(self, comic: str) -> dict[int, list[Path]]:
         """The panels of each page that may serve: the inner ones with enough panels, else any such page."""
         pages = _pages(_listed(self._root / comic))
         numbers = sorted(pages)
-        full = [number for number in numbers if len(pages[number]) >= PANELS]
+        full = [number for number in numbers if len(pages[number]) >= self._panels]
         outer = {*numbers[:END_PAGES], *numbers[-END_PAGES:]} if len(numbers) > 2 * END_PAGES else set()
         return {number: pages[number] for number in [n for n in full if n not in outer] or full}
 
@@ -103,17 +110,19 @@ class HubRows:
     """A data set with the columns of `baulab/openai-comic-strips`: `comic_id`, `panel_1` to 6 and, maybe, `caption_1` to 6.
 
     Comics are called as in a folder that the paper's code has exported, so both give the same strips to the same seed.
+    Where `panels` is another number, that many columns are read.
     """
 
-    def __init__(self, name: str, split: str) -> None:
+    def __init__(self, name: str, split: str, panels: int = 6) -> None:
         data = _load(name, split)
-        missing = {"comic_id", *_columns("panel")} - set(data.column_names)
+        self._panels = [f"panel_{number}" for number in range(1, panels + 1)]
+        missing = [column for column in ("comic_id", *self._panels) if column not in data.column_names]
         if missing:
-            raise InputError(
-                f"the data set {name} has no column {sorted(missing)[0]}: give one with comic_id and panel_1 to panel_6"
-            )
-        for column in _columns("panel"):
-            data = data.cast_column(column, _datasets().Image(decode=False))
+            wanted = f"comic_id and panel_1 to panel_{panels}"
+            raise InputError(f"the data set {name} has no column {missing[0]}: give one with {wanted}")
+        with reading(f"the data set {name}", "a data set with pictures"):
+            for column in self._panels:
+                data = data.cast_column(column, _datasets().Image(decode=False))
         self._data = data
         self._rows = {f"comic{str(key).removeprefix('comic')}": row for row, key in enumerate(data["comic_id"])}
         if len(self._rows) < len(data):
@@ -121,16 +130,23 @@ class HubRows:
         self.names = tuple(self._rows)
 
     def open(self, name: str) -> Strip:
-        row: Mapping[str, Any] = self._data[self._rows[name]]
-        captions = [row[column] for column in _columns("caption") if row.get(column)]
-        if captions and len(captions) < PANELS:
-            raise InputError(f"{len(captions)} of its {PANELS} panels have captions")
-        return compose(name, [_decoded(row[column], column) for column in _columns("panel")], captions)
+        with reading(name, "a row of the data set"):
+            row: Mapping[str, Any] = self._data[self._rows[name]]
+        found = [row.get(column.replace("panel", "caption")) for column in self._panels]
+        captions = [caption for caption in found if caption]
+        if not all(isinstance(caption, str) for caption in captions):
+            raise InputError("its captions are not texts")
+        if captions and len(captions) < len(self._panels):
+            raise InputError(f"{len(captions)} of its {len(self._panels)} panels have captions")
+        return compose(name, [_decoded(row[column], column) for column in self._panels], captions)
 
 
 def subfolders(root: Path, layout: str) -> tuple[str, ...]:
     """Names of the folders in a folder, hidden ones apart; InputError if there are none, naming the layout expected."""
-    names = tuple(path.name for path in _listed(root) if path.is_dir() and not path.name.startswith("."))
+    found = [path.name for path in _listed(root) if path.is_dir() and not path.name.startswith(".")]
+    names = tuple(name for name in found if name.isprintable())
+    for name in sorted({*found} - {*names}):
+        click.echo(f"skipped {name!a}: its name is not printable UTF-8", err=True)
     if not names:
         raise InputError(f"there are no comics in {root}: give a folder that holds {layout}")
     return names
@@ -143,35 +159,26 @@ def _listed(folder: Path) -> list[Path]:
         raise InputError(f"the folder {folder} cannot be read ({os.strerror(error.errno or 0)})") from None
 
 
-def _captions(files: Mapping[str, Path]) -> list[str]:
+def _captions(files: Mapping[str, Path], panels: int) -> list[str]:
     """The captions among a comic's files, by lower-case file name."""
-    try:
-        if "captions.json" in files:
-            captions = json.loads(files["captions.json"].read_text(encoding="utf-8"))
-        else:
-            texts = [files[f"p{n}.txt"] for n in range(1, PANELS + 1) if f"p{n}.txt" in files]
-            captions = [text.read_text(encoding="utf-8").strip() for text in texts]
-    except (OSError, ValueError) as error:
-        raise InputError(f"its captions cannot be read ({error})") from None
-    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise InputError("its captions.json is not a list of texts")
-    if len(captions) not in (0, PANELS):
-        raise InputError(f"it has {len(captions)} captions for {PANELS} panels")
+    if "captions.json" in files:
+        captions = read_json(files["captions.json"], "a list of captions", Captions).root
+    else:
+        texts = [files[f"p{n}.txt"] for n in range(1, panels + 1) if f"p{n}.txt" in files]
+        captions = [read_text(text, "a caption").strip() for text in texts]
+    if len(captions) not in (0, panels):
+        raise InputError(f"it has {len(captions)} captions for {panels} panels")
     return captions
 
 
 def _pages(files: Sequence[Path]) -> dict[int, list[Path]]:
-    """The panels of each page in their order, from names like `12_3.jpg`."""
-    pages: dict[int, list[tuple[int, Path]]] = {}
+    """The panels of each page in their order, from names like `12_3.jpg`; of a panel that is kept twice, the first."""
+    pages: dict[int, dict[int, Path]] = {}
     for path in files:
-        place = re.fullmatch(r"(\d+)_(\d+)", path.stem)
+        place = re.fullmatch(r"([0-9]{1,9})_([0-9]{1,9})", path.stem)
         if place and path.suffix.lower() in SUFFIXES:
-            pages.setdefault(int(place[1]), []).append((int(place[2]), path))
-    return {page: [path for _, path in sorted(panels)] for page, panels in pages.items()}
-
-
-def _columns(kind: str) -> list[str]:
-    return [f"{kind}_{number}" for number in range(1, PANELS + 1)]
+            pages.setdefault(int(place[1]), {}).setdefault(int(place[2]), path)
+    return {page: [panels[number] for number in sorted(panels)] for page, panels in pages.items()}
 
 
 def _datasets() -> Any:
@@ -186,14 +193,11 @@ def _datasets() -> Any:
 def _load(name: str, split: str) -> Any:
     """One split of a data set: saved to disk by `datasets`, a folder of its files, or on the hub."""
     datasets = _datasets()
-    try:
+    with reading(name, "a data set", "give hub:NAME or hub:NAME@SPLIT"):
         saved = Path(name, "dataset_dict.json").exists() or Path(name, "state.json").exists()
         if not saved:
             return datasets.load_dataset(name, split=split)
         data = datasets.load_from_disk(name)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"the data set {name} cannot be read ({reason}): give hub:NAME or hub:NAME@SPLIT") from None
     if isinstance(data, datasets.DatasetDict) and split not in data:
         raise InputError(f"the data set {name} has no split {split}: give one of {', '.join(data)}, as hub:NAME@SPLIT")
     return data[split] if isinstance(data, datasets.DatasetDict) else data
@@ -203,8 +207,8 @@ def _decoded(cell: Mapping[str, Any] | None, column: str) -> Image.Image:
     """The picture in a cell of a data set, as its bytes or as the path of its file."""
     if not cell or not (cell["bytes"] or cell["path"]):
         raise InputError(f"its {column} is empty")
-    try:
-        with Image.open(BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as file:
-            return open_image(ImageOps.exif_transpose(file))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"its {column} cannot be read as an image ({error})") from None
+    if not cell["bytes"]:
+        return open_image(cell["path"])
+    with reading(f"its {column}", "an image"), Image.open(BytesIO(cell["bytes"])) as file:
+        turn = TURNS[orientation(file)]
+        return open_image(file if turn is None else file.transpose(turn))

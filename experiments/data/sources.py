@@ -58,7 +58,7 @@ def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool
         return Drawn(spec, seed, share, panels=panels)
     if not place or kind not in ("folder", "comics", "hub"):
         raise InputError(f"--strips {spec} names no source of strips: give {KINDS}")
-    comics = _open_comics(kind, place, seed, _wanted(counts, share))
+    comics = _open_comics(kind, place, seed, sum(_wanted(counts, share).values()), panels)
     return Kept(spec, comics, deal(sorted(comics.names, key=natural), seed, counts, share), share, panels=panels)
 
 
@@ -168,11 +168,11 @@ def _wanted(counts: Mapping[Purpose, int], share: bool) -> dict[Purpose, int]:
     return wanted
 
 
-def _open_comics(kind: str, place: str, seed: int, wanted: Mapping[Purpose, int]) -> Comics:
+def _open_comics(kind: str, place: str, seed: int, wanted: int, panels: int) -> Comics:
     path = Path(place).expanduser()
     if kind == "folder":
-        return PanelFolders(path)
+        return PanelFolders(path, panels)
     if kind == "comics":
-        return RawPages(path, seed, sum(wanted.values()))
+        return RawPages(path, seed, wanted, panels)
     name, _, split = (place, "", "") if path.exists() else place.partition("@")
-    return HubRows(str(path) if path.exists() else name, split or "train")
+    return HubRows(str(path) if path.exists() else name, split or "train", panels)

@@ -31,12 +31,11 @@ from experiments.run.records import Row
 from experiments.run.run import Run, progress
 from experiments.run.settings import is_testbed
 from experiments.run.summaries import CorrelationRow, Share, among, correlation_row, provenance, shared
-from experiments.testbed.wordings import REVERSE_ORDER
 from gaze.discovery import narration_attention
 from gaze.discovery.narration_attention import Watched, watch
 from gaze.discovery.scores import CREDITS, per_strip
 from gaze.pictures.strips import Strip
-from gaze.prompts import NOTEBOOK_NARRATION, REVERSE_NARRATION, TRAJECTORY
+from gaze.prompts import NOTEBOOK_NARRATION, REVERSE_NARRATION, REVERSE_TRAJECTORY, TRAJECTORY, fill
 from gaze.report.html import Chapter, Plot
 from gaze.report.plots_time import trajectories
 from gaze.statistics import accuracy, correlation, spearman
@@ -61,7 +60,7 @@ class Narration(NamedTuple):
 
 NUMBERED = {
     "forward": Narration(TRAJECTORY, False),
-    "reverse": Narration(REVERSE_ORDER.paraphrases[0], True),
+    "reverse": Narration(REVERSE_TRAJECTORY, True),
 }
 FREE = {
     "forward, no numbers": Narration(NOTEBOOK_NARRATION, False),
@@ -71,7 +70,9 @@ FREE = {
 
 def narrations(run: Run) -> dict[str, Narration]:
     """The numbered narrations, and those without numbers of a model that is known to give each panel one sentence."""
-    return NUMBERED | (FREE if is_testbed(run.settings.model) else {})
+    known = NUMBERED | (FREE if is_testbed(run.settings.model) else {})
+    panels = run.settings.panels
+    return {name: one._replace(question=fill(one.question, 0, panels)) for name, one in known.items()}
 
 
 def collect(run: Run) -> None:

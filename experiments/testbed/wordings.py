@@ -17,9 +17,11 @@ from gaze.prompts import (
     NOTEBOOK_OBJECTS,
     PART_OBJECT,
     REVERSE_NARRATION,
+    REVERSE_TRAJECTORY,
     STATIC,
     TRAJECTORY,
     VQA,
+    fill,
 )
 
 VERBATIM = 0.5
@@ -118,8 +120,7 @@ READING_ORDER = Wordings(
 REVERSE_ORDER = Wordings(
     (),
     (
-        "Please describe what happens in each panel, in reverse order. "
-        "Start each panel description with 'Panel 6:', 'Panel 5:', and so on.",
+        fill(REVERSE_TRAJECTORY, 0),
         "Please describe what happens in each panel from right to left. Start each line with the panel number.",
         "Read the comic in reverse, and describe each panel with the panel number first.",
         "Describe the panels from right to left, with the number of each panel.",

@@ -1,6 +1,7 @@
 """`sources` and `comics`: what `--strips` reads, how it is dealt out, and what happens to comics that cannot be read."""
 
 import json
+import os
 import sys
 from itertools import chain, combinations
 
@@ -133,8 +134,8 @@ def spoil(comic, how):
         ("sixteen bits", "8 bits per channel"),
         ("flat", "too flat"),
         ("five captions", "5 captions for 6 panels"),
-        ("no list", "not a list of texts"),
-        ("no json", "captions cannot be read"),
+        ("no list", "is not a list of captions"),
+        ("no json", "cannot be read as a list of captions"),
         ("two texts", "2 captions for 6 panels"),
     ],
 )
@@ -337,7 +338,7 @@ def test_a_data_set_that_cannot_be_reached_is_an_error(monkeypatch):
         raise ConnectionError(f"Couldn't reach {name} {split}\nmore")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(InputError, match=r"some/where cannot be read \(Couldn't reach some/where odd\)"):
+    with pytest.raises(InputError, match=r"some/where cannot be read as a data set \(Couldn't reach some/where odd\)"):
         open_source("hub:some/where@odd", 0, {})
 
 
@@ -379,3 +380,54 @@ def test_a_fingerprint_tells_what_was_drawn():
     prints = {fingerprint(strips), fingerprint(strips[:2]), fingerprint(strips[::-1]), fingerprint([])}
     assert len(prints) == 4
     assert fingerprint([compose("a", [shade(0, 1)] * 2)]) != fingerprint([compose("a", [shade(0, 1)] * 3)])
+
+
+@pytest.mark.parametrize("panels", [2, 5, 12])
+def test_other_numbers_of_panels_from_every_kind_of_source(tmp_path, panels):
+    comic, raw = tmp_path / "folder" / "comic1", tmp_path / "raw" / "1"
+    comic.mkdir(parents=True)
+    raw.mkdir(parents=True)
+    for number in range(1, panels + 1):
+        shade(1, number).save(comic / f"p{number}.png")
+        (comic / f"p{number}.txt").write_bytes(b"\xef\xbb\xbfit is %d\r\n" % number)
+        shade(1, number).save(raw / f"0_{number}.png")
+    row = {"comic_id": [1]} | {f"panel_{number}": [shade(1, number)] for number in range(1, panels + 1)}
+    saved_table(tmp_path / "saved", row)
+    for spec in (f"folder:{tmp_path / 'folder'}", f"comics:{tmp_path / 'raw'}", f"hub:{tmp_path / 'saved'}", "testbed"):
+        [strip] = open_source(spec, 0, {"evaluation": 1}, panels=panels).draw("evaluation", 1)
+        assert len(strip) == panels
+        assert len(strip.captions) in (0, panels)
+    assert PanelFolders(tmp_path / "folder", panels).open("comic1").captions[0] == "it is 1"
+
+
+def test_a_page_kept_twice_counts_once(tmp_path):
+    folder = tmp_path / "raw" / "1"
+    folder.mkdir(parents=True)
+    for panel in range(5):
+        for name in (f"1_{panel}.jpg", f"1_{panel}.png", f"001_{panel}.png", f"1_00{panel}.png"):
+            Image.new("RGB", (4, 4), (panel, 0, 0)).save(folder / name)
+    with pytest.raises(InputError, match="no page with 6 panels"):
+        RawPages(tmp_path / "raw", 0, 0).open("1")
+    assert len(RawPages(tmp_path / "raw", 0, 0, panels=5).open("1")) == 5
+
+
+@pytest.mark.parametrize("name", ["captions.json", "p3.txt", "p3.png"])
+def test_a_pipe_among_a_comics_files_is_skipped(comics, name):
+    path = comics / "comic1" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="no regular file"):
+        PanelFolders(comics).open("comic1").image.load()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 99_999, b'{"a": "b"}', b"[1, 2, 3, 4, 5, 6]", b"NaN", b""])
+def test_spoiled_captions_are_one_sentence(comics, content):
+    (comics / "comic1" / "captions.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"captions\.json"):
+        PanelFolders(comics).open("comic1")
+
+
+def test_a_folder_whose_name_is_not_utf8_is_named_and_left_out(comics, capsys):
+    os.rename(comics / "comic3", os.fsencode(comics) + b"/comic\xff")
+    assert len(PanelFolders(comics).names) == 11
+    assert r"skipped 'comic\udcff': its name" in capsys.readouterr().err

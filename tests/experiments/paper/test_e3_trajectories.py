@@ -60,7 +60,7 @@ def test_saved_is_what_was_read(run):
     assert saved["mass/sets"].shape == (3, 1 + DRAWS, 76, PANELS)
     assert saved["mass/lines"].shape == (3, PANELS, *run.shape, PANELS)
     rows = [row for row in run.answers(e3_trajectories.NAME) if row["condition"] == "reverse"]
-    question = e3_trajectories.NUMBERED["reverse"].question
+    question = e3_trajectories.narrations(run)["reverse"].question
     said = [np.array(rows[1]["tokens"], np.int32)]
     read = watch(run.model, run.processor, [run.pictures("evaluation")[1]], question, said, room=76, size=3)
     lines = saved["lines"][1:2].astype(np.int32)
