@@ -7,17 +7,21 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, NotRequired, get_args
 
 import click
 import numpy as np
+from PIL import Image
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from experiments.data.sources import natural
 from experiments.data.synonyms import SYNONYMS
 from gaze.pictures.regions import Box, Pixels
 from gaze.pictures.strips import Photo
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.images import open_image
+from qwen3vl_jax.files.read import read_json, reading, shown
+from qwen3vl_jax.images import open_image, opened, orientation, upright_size
 
 Size = Literal["small", "medium", "large"]
 SIZES: tuple[Size, ...] = get_args(Size)
@@ -25,11 +29,47 @@ SMALL, LARGE = 32**2, 96**2
 """COCO's bounds of the area of an object: medium from 32 x 32 pixels, large from 96 x 96."""
 MIN_BOX_AREA = 750
 """Pixels of the smallest box that the paper (arXiv 2606.14703) steers to."""
-KEYS = {
-    "images": ("id", "file_name", "width", "height"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
-    "categories": ("id", "name"),
-}
+KIND, HINT = "an instances file of COCO", "give one such as instances_val2017.json"
+MOST_BYTES = 2**31
+"""Of an annotation file; that of train2017 has 450 million."""
+
+Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Side = Annotated[int, Field(ge=1, lt=2**20)]
+Place = Annotated[float, Field(gt=-(2**20), lt=2**20, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class Entry(TypedDict):
+    """A picture."""
+
+    id: Id
+    file_name: Text
+    width: Side
+    height: Side
+
+
+class Thing(TypedDict):
+    """An object: `bbox` is left, top, width and height, `area` the pixels of its mask."""
+
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: Annotated[list[Place], Field(min_length=4, max_length=4)]
+    area: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    iscrowd: NotRequired[Literal[0, 1]]
+
+
+class Category(TypedDict):
+    id: Id
+    name: Text
+
+
+class Instances(TypedDict):
+    """What is read of an annotation file."""
+
+    images: list[Entry]
+    annotations: list[Thing]
+    categories: list[Category]
 
 
 @dataclass
@@ -69,8 +109,8 @@ def read_coco(
       min_box_area: width x height in pixels of the smallest box to keep.
       limit: how many photos at most; a picture that is missing or unreadable is named, and the next takes its place.
 
-    All photos are held in memory, about 1 MB each. Raises InputError for an annotation file that is not COCO's, for a
-    missing folder, and if nothing is left.
+    All photos are held in memory, about 1 MB each. Raises InputError for an annotation file that is not COCO's, that
+    contradicts itself or names pictures outside the folder; for a missing folder, and if nothing is left.
     """
     index = _index(annotations)
     if not images.is_dir():
@@ -114,84 +154,125 @@ def _index(annotations: Path) -> Any:
         from pycocotools.coco import COCO
     except ImportError:
         raise InputError("reading COCO needs the extra `coco`: pip install 'gaze-jax[coco]'") from None
-    wrong = f"{annotations} is not an instances file of COCO"
-    try:
-        with redirect_stdout(io.StringIO()):
-            index = COCO(str(annotations))
-        lacking = [key for part, keys in KEYS.items() for key in keys for one in index.dataset[part] if key not in one]
-    except OSError as error:
-        raise InputError(f"{annotations} cannot be read ({error.strerror}): give an instances file of COCO") from None
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{wrong} ({error!r}): give one such as instances_val2017.json") from None
-    if lacking:
-        raise InputError(f"{wrong}, `{lacking[0]}` is missing: give one such as instances_val2017.json")
+    described = read_json(annotations, KIND, Instances, HINT, MOST_BYTES)
+    _check(described, annotations)
+    with redirect_stdout(io.StringIO()):
+        index = COCO()
+        index.dataset = described
+        index.createIndex()
     return index
 
 
-def _add(found: Coco, index: Any, entry: Mapping[str, Any], images: Path, min_box_area: Pixels) -> None:
+def _check(described: Instances, source: Path) -> None:
+    """Raises InputError for what the types do not show: odd names and boxes, and entries that contradict each other."""
+    images, things, categories = described["images"], described["annotations"], described["categories"]
+    _require_once([entry["id"] for entry in images], f"{source} has several images of the id")
+    _require_once([one["id"] for one in things], f"{source} has several annotations of the id")
+    _require_once([category["id"] for category in categories], f"{source} has several categories of the id")
+    for entry in images:
+        _check_file_name(entry, source)
+    # By its name a picture is known to whoever reads the answers.
+    _require_once([_name(entry) for entry in images], f"{source} has several images of the name")
+    for category in categories:
+        if not _plain(category["name"]):
+            named = f"category {category['id']} in {source} is called {shown(category['name'])}"
+            raise InputError(f"{named}: give it a name of words")
+    image_ids, category_ids = {entry["id"] for entry in images}, {category["id"] for category in categories}
+    for one in things:
+        which = f"annotation {one['id']} in {source}"
+        if min(one["bbox"][2:]) < 0:
+            raise InputError(f"{which} has the bbox {one['bbox']}: give left, top, width, height, no size below 0")
+        if one["image_id"] not in image_ids:
+            raise InputError(f"{which} has the image_id {one['image_id']}: give the id of an image in that file")
+        if one["category_id"] not in category_ids:
+            raise InputError(
+                f"{which} has the category_id {one['category_id']}: give the id of a category in that file"
+            )
+
+
+def _check_file_name(entry: Entry, source: Path) -> None:
+    name, path = entry["file_name"], PurePosixPath(entry["file_name"])
+    which = f"image {entry['id']} in {source} has the file_name {shown(name)}"
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{which}, which leads out of the folder of pictures: give the name of a file inside it")
+    if not path.name or not name.isprintable():
+        raise InputError(f"{which}, which is no name of a file: give one that can be printed")
+
+
+def _require_once(values: Sequence[object], fault: str) -> None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise InputError(f"{fault} {shown(value)}: give each its own")
+        seen.add(value)
+
+
+def _add(found: Coco, index: Any, entry: Entry, images: Path, min_box_area: Pixels) -> None:
     """One picture and its objects, if they can be used."""
     name = _name(entry)
-    objects = [one for one in index.imgToAnns[entry["id"]] if _usable(found, index, entry, one, min_box_area)]
+    objects = [one for one in index.imgToAnns[entry["id"]] if _usable(found, entry, one, min_box_area)]
     if not objects:
         found.empty += 1
         return
     try:
-        image = open_image(images / entry["file_name"])
+        image = _annotated(entry, images)
     except InputError as error:
         return found.skip(name, str(error))
-    if image.size != (entry["width"], entry["height"]):
-        said = f"{entry['width']} x {entry['height']}"
-        return found.skip(name, f"it has {image.width} x {image.height} pixels, but its annotations say {said}")
-    boxes = tuple(_within(_box(one), image.size) for one in objects)
+    boxes = tuple(_box(one, entry) for one in objects)
     captions = tuple(index.cats[one["category_id"]]["name"] for one in objects)
     found.photos.append(Photo(name, image, boxes, captions))
     found.sizes.append(tuple(size_class(one["area"]) for one in objects))
 
 
-def _usable(found: Coco, index: Any, entry: Mapping[str, Any], one: Mapping[str, Any], min_box_area: Pixels) -> bool:
+def _annotated(entry: Entry, images: Path) -> Image.Image:
+    """The picture as whoever drew the boxes saw it: upright or as its pixels are stored, which its size tells.
+
+    Raises InputError for a picture that cannot be read, is kept outside the folder, is of another size, or is turned
+    without a change of its size, so that nothing tells on which of the two the boxes were drawn.
+    """
+    path = images / entry["file_name"]
+    with reading(path, "an image"):
+        if not path.resolve().is_relative_to(images.resolve()):
+            raise InputError(f"{path} is a link that leads out of {images}: put the picture there itself")
+    with opened(path) as file:
+        upright, turn = upright_size(file), orientation(file)
+    stored = upright[::-1] if turn >= 5 else upright
+    told = entry["width"], entry["height"]
+    if told not in (stored, upright):
+        raise InputError(
+            f"{path} has {stored[0]} x {stored[1]} pixels, but its annotations say {told[0]} x {told[1]}: "
+            "give the picture that was annotated"
+        )
+    if turn > 1 and stored == upright:
+        raise InputError(
+            f"{path} is turned by its EXIF (orientation {turn}), and its size does not tell whether its boxes are too: "
+            "save it without that EXIF, as it was annotated"
+        )
+    return open_image(path, upright=told == upright)
+
+
+def _usable(found: Coco, entry: Entry, one: Thing, min_box_area: Pixels) -> bool:
     """Whether an object can be steered to; if not, it is counted or named."""
     if one.get("iscrowd"):
         found.crowds += 1
         return False
-    fault = _fault(index, entry, one)
-    if fault:
-        found.skip(f"object {one['id']} of {_name(entry)}", fault)
+    left, top, right, bottom = _box(one, entry)
+    if not (left < right and top < bottom):
+        found.skip(f"object {one['id']} of {_name(entry)}", f"its box {one['bbox']} holds nothing of the picture")
         return False
-    left, top, right, bottom = _box(one)
     small = (right - left) * (bottom - top) < min_box_area
     found.below += small
     return not small
 
 
-def _fault(index: Any, entry: Mapping[str, Any], one: Mapping[str, Any]) -> str | None:
-    """What is wrong with an object, if anything is."""
-    numbers = one["bbox"]
-    if not isinstance(numbers, list) or [isinstance(number, int | float) for number in numbers] != [True] * 4:
-        return f"its box {numbers} is not four numbers"
-    left, top, right, bottom = _box(one)
-    if not (left < right and top < bottom):
-        return f"its box {numbers} is empty"
-    if not (left < entry["width"] and top < entry["height"] and right > 0 and bottom > 0):
-        return f"its box {numbers} lies outside the picture"
-    if one["category_id"] not in index.cats:
-        return f"its category {one['category_id']} is not among the categories of the file"
-    return None
-
-
-def _name(entry: Mapping[str, Any]) -> str:
+def _name(entry: Entry) -> str:
     return str(PurePosixPath(entry["file_name"]).with_suffix(""))
 
 
-def _box(one: Mapping[str, Any]) -> Box:
-    """Left, top, right, bottom of COCO's left, top, width, height."""
+def _box(one: Thing, entry: Entry) -> Box:
+    """Left, top, right, bottom of what lies in the picture: roundings reach over its edge."""
     left, top, width, height = one["bbox"]
-    return left, top, left + width, top + height
-
-
-def _within(box: Box, size: tuple[int, int]) -> Box:
-    """What of a box lies in the picture: roundings reach over its edge."""
-    left, top, right, bottom = box
-    return max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
+    return max(left, 0), max(top, 0), min(left + width, entry["width"]), min(top + height, entry["height"])
 
 
 @cache

@@ -1,17 +1,21 @@
 """`coco`: COCO's files read through pycocotools, the testbed's pictures written as such, and the judge of object names."""
 
+import codecs
 import json
+import os
 import sys
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from experiments.data.coco import names_object, read_coco, size_class
+from experiments.data.coco import Instances, names_object, read_coco, size_class
 from experiments.data.synonyms import SYNONYMS
 from experiments.testbed.coco import write_coco
 from experiments.testbed.scattered import draw_scattered
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.images import TURNS
 
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}, {"id": 44, "name": "bottle"}]
 
@@ -80,26 +84,13 @@ def test_small_boxes_and_crowds_are_counted(folder):
     assert (lower.below, lower.empty, len(lower.photos)) == (0, 1, 2)
 
 
-@pytest.mark.parametrize(
-    ("bbox", "reason"),
-    [
-        ([200, 0, 50, 50], "lies outside the picture"),
-        ([0, -60, 50, 60], "lies outside the picture"),
-        ([0, 160.5, 50, 60], "lies outside the picture"),
-        ([5, 5, 0, 60], "is empty"),
-        ([5, 5, 40, -60], "is empty"),
-        ([float("nan"), 5, 40, 60], "is empty"),
-        ([5, 5, 40], "is not four numbers"),
-        ([5, 5, 40, "60"], "is not four numbers"),
-        ("boxy", "is not four numbers"),
-    ],
-)
-def test_impossible_boxes_are_named(folder, capsys, bbox, reason):
+@pytest.mark.parametrize("bbox", [[200, 0, 50, 50], [0, -60, 50, 60], [0, 160.5, 50, 60], [5, 5, 0, 60]])
+def test_impossible_boxes_are_named(folder, capsys, bbox):
     found = read_coco(*described(folder, [thing(1, 1, [0, 0, 50, 50]), thing(7, 1, bbox, area=2500)]))
     assert found.photos[0].boxes == ((0, 0, 50, 50),)
     ((name, why),) = found.skipped
     assert name == "object 7 of 1"
-    assert why == f"its box {bbox} {reason}"
+    assert why == f"its box {[float(number) for number in bbox]} holds nothing of the picture"
     assert f"skipped {name}: {why}" in capsys.readouterr().err
 
 
@@ -109,9 +100,164 @@ def test_a_box_over_the_edge_is_cut_there(folder):
     assert found.photos[0].crop(0).size == (200, 40)
 
 
-def test_an_undeclared_category_is_named(folder):
-    found = read_coco(*described(folder, [thing(1, 1, [0, 0, 50, 50]), thing(2, 1, [0, 0, 50, 50], category=3)]))
-    assert found.skipped == [("object 2 of 1", "its category 3 is not among the categories of the file")]
+def test_what_counts_is_the_part_of_a_box_within_the_picture(folder):
+    found = read_coco(*described(folder, [thing(1, 1, [0, 0, 50, 50]), thing(2, 1, [190, 0, 400, 60])]))
+    assert found.photos[0].boxes == ((0, 0, 50, 50),)
+    assert found.below == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "place"),
+    [
+        *(
+            ("annotations", "bbox", value, r"annotations\.0\.bbox")
+            for value in ([5, 5, 40], "boxy", None, [1, 2, 3, 4, 5])
+        ),
+        ("annotations", "bbox", [5, 5, 40, "60"], r"annotations\.0\.bbox\.3 is '60'"),
+        ("annotations", "bbox", [5, 5, True, 60], r"annotations\.0\.bbox\.2 is True"),
+        ("annotations", "bbox", [5, 5, 40, -60], r"annotation 1 in .* no size below 0"),
+        ("annotations", "bbox", [float("nan"), 5, 40, 60], "NaN is no number"),
+        ("annotations", "bbox", [float("inf"), 5, 40, 60], "Infinity is no number"),
+        ("annotations", "bbox", [10**400, 5, 40, 60], r"annotations\.0\.bbox\.0"),
+        ("annotations", "area", "900", r"annotations\.0\.area"),
+        ("annotations", "area", -1, r"annotations\.0\.area"),
+        ("annotations", "iscrowd", 2, r"annotations\.0\.iscrowd"),
+        ("annotations", "category_id", 3, "annotation 1 in .* has the category_id 3: give the id of a category"),
+        ("annotations", "category_id", [18], r"annotations\.0\.category_id"),
+        ("annotations", "image_id", 77, "annotation 1 in .* has the image_id 77: give the id of an image"),
+        ("annotations", "id", 2, "several annotations of the id 2"),
+        ("images", "id", 2, "several images of the id 2"),
+        ("images", "id", 1.0, r"images\.0\.id"),
+        ("images", "file_name", "2.jpg", "several images of the name '2'"),
+        ("images", "file_name", "2.png", "several images of the name '2'"),
+        ("images", "file_name", 5, r"images\.0\.file_name"),
+        ("images", "file_name", "", r"images\.0\.file_name"),
+        ("images", "file_name", ".", "no name of a file"),
+        ("images", "file_name", "1\n.jpg", "no name of a file"),
+        ("images", "file_name", "1\0.jpg", "no name of a file"),
+        ("images", "file_name", "\ud800.jpg", r"images\.0\.file_name"),
+        ("images", "file_name", "9" * 5000, r"images\.0\.file_name"),
+        ("images", "width", -200, r"images\.0\.width"),
+        ("images", "width", "200", r"images\.0\.width"),
+        ("images", "height", 160.5, r"images\.0\.height"),
+        ("images", "height", 0, r"images\.0\.height"),
+        ("categories", "id", 18, "several categories of the id 18"),
+        ("categories", "name", None, r"categories\.0\.name"),
+        ("categories", "name", " - ", "category 1 in .* give it a name of words"),
+    ],
+)
+def test_entries_that_are_wrong_are_named(folder, part, field, value, place):
+    path, images = described(folder, [thing(1, 1, [0, 0, 50, 50]), thing(2, 1, [0, 0, 60, 60])])
+    read_coco(path, images)
+    content = json.loads(path.read_text())
+    content[part][0][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=place) as caught:
+        read_coco(path, images)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        (part, key)
+        for part, schema in get_type_hints(Instances).items()
+        for key in get_args(schema)[0].__required_keys__
+    ],
+)
+def test_what_an_entry_lacks_is_named(folder, part, key):
+    path, images = described(folder, [thing(1, 1, [0, 0, 50, 50])])
+    content = json.loads(path.read_text())
+    del content[part][0][key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"{part}\.0\.{key} is missing: give one such as"):
+        read_coco(path, images)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "a/../../secret.png", ".."])
+def test_file_names_that_leave_the_folder_are_refused(folder, name):
+    Image.new("RGB", (200, 160)).save(folder / "secret.png")
+    path, images = described(folder, [thing(1, 1, [0, 0, 50, 50])])
+    path.write_text(path.read_text().replace("1.jpg", name, 1))
+    with pytest.raises(InputError, match="leads out of the folder of pictures"):
+        read_coco(path, images)
+
+
+def test_links_out_of_the_folder_are_not_followed(folder):
+    where = described(folder, [thing(number, number, [0, 0, 50, 50]) for number in (1, 2)])
+    (folder / "val" / "1.jpg").rename(folder / "secret.jpg")
+    (folder / "val" / "1.jpg").symlink_to(folder / "secret.jpg")
+    (folder / "val" / "inside.jpg").symlink_to("2.jpg")
+    where[0].write_text(where[0].read_text().replace('"2.jpg"', '"inside.jpg"'))
+    (folder / "link").symlink_to(folder / "val")
+    found = read_coco(where[0], folder / "link")
+    assert [photo.name for photo in found.photos] == ["inside"]
+    assert "a link that leads out" in dict(found.skipped)["1"]
+
+
+def test_pipes_are_no_files(folder):
+    path, images = described(folder, [thing(number, number, [0, 0, 50, 50]) for number in (1, 2)])
+    (images / "1.jpg").unlink()
+    os.mkfifo(images / "1.jpg")
+    assert "no regular file" in dict(read_coco(path, images).skipped)["1"]
+    os.mkfifo(folder / "pipe.json")
+    with pytest.raises(InputError, match="no regular file"):
+        read_coco(folder / "pipe.json", images)
+
+
+def test_a_byte_order_mark_changes_nothing(folder):
+    path, images = described(folder, [thing(1, 1, [0, 0, 50, 50])])
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert read_coco(path, images).photos[0].boxes == ((0, 0, 50, 50),)
+
+
+RED, BLUE = (250, 0, 0), (0, 0, 250)
+
+
+def turned(path, size, box, turn, as_stored):
+    """A blue picture that EXIF turns, with a red rectangle at `box` of the pixels as stored or upright."""
+    drawn = Image.new("RGB", size, BLUE)
+    left, top, width, height = box
+    drawn.paste(RED, (left, top, left + width, top + height))
+    stored = drawn if as_stored or turn == 1 else drawn.transpose(BACK[turn])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    stored.save(path, exif=exif)
+
+
+BACK = {turn: {6: TURNS[8], 8: TURNS[6]}.get(turn, method) for turn, method in TURNS.items()}
+"""What turns upright pixels into those that are stored."""
+
+
+@pytest.mark.parametrize("as_stored", [True, False])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_boxes_lie_on_their_objects_in_turned_pictures(tmp_path, turn, as_stored, suffix):
+    size, box = (120, 80), [10, 20, 40, 30]
+    turned(tmp_path / f"1.{suffix}", size, box, turn, as_stored)
+    images = [{"id": 1, "file_name": f"1.{suffix}", "width": size[0], "height": size[1]}]
+    path, _ = described(tmp_path, [thing(1, 1, box)], images=images)
+    if turn in (2, 3, 4):
+        with pytest.raises(InputError, match="no picture of"):
+            read_coco(path, tmp_path)
+        return
+    (photo,) = read_coco(path, tmp_path).photos
+    assert photo.image.size == size
+    pixels = np.asarray(photo.image)
+    red = np.zeros(pixels.shape[:2], bool)
+    red[20:50, 10:50] = True
+    assert np.array_equal((pixels == RED).all(-1), red)
+    assert np.array_equal(np.asarray(photo.crop(0)), np.full((30, 40, 3), RED))
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_where_the_size_does_not_tell_how_a_picture_was_annotated_it_is_skipped(folder, turn):
+    turned(folder / "val" / "1.jpg", (99, 99), [10, 20, 40, 30], turn, True)
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": w, "height": h} for n, w, h in ((1, 99, 99), (2, 200, 160))]
+    found = read_coco(*described(folder, [thing(n, n, [10, 20, 40, 30]) for n in (1, 2)], images=images))
+    assert {photo.name for photo in found.photos} == ({"1", "2"} if turn == 1 else {"2"})
+    assert [f"orientation {turn}" in why for _, why in found.skipped] == ([] if turn == 1 else [True])
 
 
 def spoil(path, how):
@@ -157,12 +303,14 @@ def test_the_seed_decides_the_order_and_the_limit_cuts_it(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
-        ("{", "is not an instances file of COCO"),
-        ("[]", "is not an instances file of COCO"),
-        ("{}", "is not an instances file of COCO"),
+        (None, "there is no instances file of COCO at"),
+        ("{", "cannot be read as an instances file of COCO"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "is not an instances file of COCO: the whole is"),
+        ("{}", "is not an instances file of COCO: images is missing"),
+        ('{"images": [], "images": []}', "gives 'images' twice"),
         ('{"images": [], "annotations": [{"id": 1, "image_id": 1, "caption": "a"}]}', "is not an instances file"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "`file_name` is missing"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "file_name is missing"),
         ('{"images": [], "annotations": [], "categories": []}', "no picture of"),
     ],
 )
