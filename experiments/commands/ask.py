@@ -76,15 +76,8 @@ def ask(
     batch = processor([processor.chat(question)], [[picture]])
     plan = None if look is None else _plan(model, processor, batch, picture, look, _heads(model, look))
     vision = jax.jit(Qwen3VL.encode)(model, batch.images)
-    sampling = Sampling.make(stop=stop_tokens(processor))
+    sampling = Sampling.make(stop=processor.stop_tokens)
     yield from _words(processor, model, batch.prompt, vision, plan, sampling, max_new)
-
-
-def stop_tokens(processor: Processor) -> list[int]:
-    """The ids that end an answer: the end of a turn and, if it is another one, the tokenizer's own end."""
-    tokenizer = processor.tokenizer
-    ids = {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id}
-    return sorted(int(number) for number in ids if number is not None)
 
 
 def _words(

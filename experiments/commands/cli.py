@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from experiments.commands.options import MODES, PANELS, Command, distributed_options, options
-from experiments.paper import EXPERIMENTS
+from experiments.paper import ALL, EXPERIMENTS
 from experiments.run import processes
 from qwen3vl_jax.errors import InputError
 
@@ -24,6 +24,18 @@ class RunFolder(click.Path):
         if value == "":  # which otherwise is the folder that one is in
             raise InputError("'' names no run folder: give a name")
         return super().convert(value, param, ctx)
+
+
+class ExperimentName(click.ParamType):
+    """The name of an experiment, in full or only its number, such as e4."""
+
+    name = "experiment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = {known.partition("_")[0]: known for known in EXPERIMENTS}.get(value, value)
+        if name not in ALL:
+            raise InputError(f"there is no experiment {value!r}: give {', '.join(ALL)}, or a number alone, as e1")
+        return str(name)
 
 
 @click.group()
@@ -130,12 +142,15 @@ def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:
 
 
 @cli.command("run")
-@click.argument("name", type=click.Choice(EXPERIMENTS))
+@click.argument("name", type=ExperimentName())
 @_run_folder("run")
 @options()
 @distributed_options
 def run_command(name: str, out: Path | None, **given: Any) -> None:
-    """Run one experiment of the paper, with the heads that experiment 1 finds in the same run folder."""
+    """Run one experiment of the paper, with the heads that experiment 1 finds in the same run folder.
+
+    NAME is e1 to e9, or judge_calibration.
+    """
     from experiments.commands.runner import run_alone
 
     run_alone(name, _folder(out, name), given)

@@ -67,17 +67,17 @@ def options(*names: str) -> Callable[[Command], Command]:
 def _old_bias(command: Command) -> Command:
     """Lets a command still take what --bias was called before."""
 
-    def renamed(context: click.Context, _: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            bias = {"ordered": "add", "uniform": "replace"}[value]
-            click.echo(f"--precision {value} is now called --bias {bias}", err=True)
-            # An option that is given is processed before those that are not.
-            context.default_map = {**(context.default_map or {}), "bias": bias}
+    @click.option("--precision", type=click.Choice(["ordered", "uniform"]), hidden=True)
+    @wraps(command)
+    def renamed(precision: str | None, bias: str | None, **given: Any) -> None:
+        if precision is not None:
+            if bias is not None:
+                raise InputError("--precision is what --bias was called before: give --bias alone")
+            bias = {"ordered": "add", "uniform": "replace"}[precision]
+            click.echo(f"--precision {precision} is now called --bias {bias}", err=True)
+        return command(bias=bias, **given)
 
-    choice = click.Choice(["ordered", "uniform"])
-    return click.option("--precision", type=choice, hidden=True, is_eager=True, expose_value=False, callback=renamed)(
-        command
-    )
+    return renamed
 
 
 def distributed_options(command: Command) -> Command:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from experiments.commands.runner import NAMES, experiment, perform
+from experiments.commands.runner import experiment, perform
 from experiments.commands.tables import steering_table
+from experiments.paper import ALL
 from experiments.paper.steering_study import example
 from experiments.run.run import Run
 from experiments.run.settings import Settings, as_saved
@@ -22,7 +23,6 @@ from qwen3vl_jax.files.write import write_json
 
 SHORT = ("e1_discovery", "e5_static")
 """The experiments of the short run: find the heads, and steer with them."""
-ALL = (*NAMES, "judge_calibration")
 
 
 def reproduce(out: Path, settings: Settings, names: Sequence[str]) -> Path:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from experiments.paper import EXPERIMENTS as NAMES
 from experiments.paper.experiment import Experiment, experiment
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
@@ -23,9 +22,10 @@ def perform(one: Experiment, run: Run) -> Chapter:
 
 
 def run_alone(name: str, out: Path, given: dict[str, Any]) -> None:
-    """Runs one experiment in the folder `out`, after experiment 1, and prints what it found."""
+    """Runs one experiment in the folder `out`, after those that it needs, and prints what it found."""
     run = Run(out, resolve_settings(given))
-    chapters = perform_all(run, [*dict.fromkeys((NAMES[0], name))])
+    needed = ("e1_discovery", "e5_static") if name == "judge_calibration" else ("e1_discovery",)
+    chapters = perform_all(run, [*dict.fromkeys((*needed, name))])
     for finding in chapters[-1].findings:
         click.echo(finding)
 

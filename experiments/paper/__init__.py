@@ -12,3 +12,5 @@ EXPERIMENTS = (
     "e9_checkpoints",
 )
 """Their modules, in the order in which they run: the others steer the heads that the first one finds."""
+ALL = (*EXPERIMENTS, "judge_calibration")
+"""Those, and how far the judges of their answers can be trusted."""

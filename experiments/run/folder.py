@@ -14,9 +14,17 @@ from qwen3vl_jax.files.read import reason
 from qwen3vl_jax.files.write import write_json
 
 LOCK = ".lock"
-LEFTOVER = re.compile(r"\..+\.partial-[0-9a-f]{8}")
+WRITTEN = (
+    r"(settings|model|heads|ranking|gaze_head_ranking|results|selection|timing)\.json",
+    r"(answers|ends|calibration)\.jsonl",
+    r"([0-9]+(-[0-9]+)*|letters-[0-9]+|boxes|narration|cost|discovery|selection|evaluation)\.npz",
+)
+"""Names of the files that runs write; what else lies in a run folder is somebody's own."""
+LEFTOVER = re.compile(rf"\.({'|'.join(WRITTEN)})\.partial-[0-9a-f]{{8}}")
 """Name of what `qwen3vl_jax.files.write.whole_file` was writing when it was killed."""
-WRITTEN = (".json", ".jsonl", ".npz", ".npy", ".html", ".png", ".csv")
+OWN_FOLDERS = ("verdicts", "rankings")
+"""Folders of runs in which files are called by their judge or score."""
+OWN_LEFTOVER = re.compile(r"\..+\.partial-[0-9a-f]{8}")
 HINT = "give another --out"
 
 _locks: dict[Path, tuple[FileLock, int]] = {}
@@ -86,8 +94,9 @@ def _check(folder: Path, settings: Settings) -> int | None:
 
 def _leftovers(folder: Path) -> list[Path]:
     """Files that runs write, half-written. What a person calls `*.partial` is none."""
-    return [
-        path
-        for path in folder.rglob(".*.partial-*")
-        if LEFTOVER.fullmatch(path.name) and path.name.rpartition(".partial-")[0].endswith(WRITTEN) and path.is_file()
-    ]
+    return [path for path in folder.rglob(".*.partial-*") if _is_leftover(path) and path.is_file()]
+
+
+def _is_leftover(path: Path) -> bool:
+    pattern = OWN_LEFTOVER if path.parent.name in OWN_FOLDERS else LEFTOVER
+    return pattern.fullmatch(path.name) is not None

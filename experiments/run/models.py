@@ -17,6 +17,7 @@ from qwen3vl_jax.files.read import read_json
 from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.load import load, model_revision, resolve, weights_digest
 from qwen3vl_jax.load.checkpoint import SIDE_FILES
+from qwen3vl_jax.load.source import MissingCheckpoint
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 
@@ -63,7 +64,7 @@ def model_facts(path: Path, name: str | Path, open_one: Callable[[], Qwen3VL]) -
     known = _read_facts(path)
     try:
         folder = resolve(source(name))
-    except InputError:
+    except MissingCheckpoint:
         if known is None:
             raise
         return known

@@ -70,6 +70,14 @@ class Records:
         """The chunks that are there and whole."""
         return [key for key in self._chunks if self._whole(key)]
 
+    def tell_stale(self, keys: Iterable[str]) -> None:
+        """Says on stderr how many chunks are not among these, all that is wanted; `finish` drops them."""
+        if stale := self._chunks.keys() - {*keys}:
+            click.echo(
+                f"{self.path} has {len(stale)} parts that other settings, heads, pictures or weights gave: they are dropped",
+                err=True,
+            )
+
     def finish(self, keys: Sequence[str]) -> None:
         """Leaves just these chunks, in this order; all of them must be there."""
         if missing := self.missing(keys):
@@ -93,24 +101,35 @@ class Records:
         with open_regular(self.path, "a file of answers", most=MOST_BYTES) as file:
             content = file.read()
         self._torn = bool(content) and not content.endswith(b"\n")
+        unsigned = 0
         for number, line in enumerate(content.split(b"\n"), start=1):
             if not line:
                 continue
             try:
                 row = _parsed(line)
                 self._chunks.setdefault(row["chunk"], []).append(row)
+            except Unsigned:
+                unsigned += 1
             except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
                 self.skipped += 1
                 click.echo(f"{self.path}:{number} cannot be read and is left out", err=True)
+        if unsigned:
+            self.skipped += unsigned
+            click.echo(f"{self.path} has {unsigned} lines without a checksum, which are left out", err=True)
         for key in [key for key, rows in self._chunks.items() if len(rows) > rows[0]["of"]]:
             del self._chunks[key]  # written once before a kill and once, in part, after a damaged line
 
 
+class Unsigned(Exception):
+    """A line has no checksum: an earlier version wrote it, or somebody by hand."""
+
+
 def _parsed(line: bytes) -> Row:
-    """The row of a line; lines of earlier versions have no checksum."""
     row: Row = json.loads(line)
     row["of"] = int(row["of"])
-    if SUM in row and row.pop(SUM) != checksum(_text(row)):
+    if SUM not in row:
+        raise Unsigned
+    if row.pop(SUM) != checksum(_text(row)):
         raise ValueError("the checksum is another")
     return row
 

@@ -20,7 +20,6 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from experiments.commands.ask import stop_tokens
 from experiments.data.sources import PURPOSES, Purpose, Source, open_source
 from experiments.run.cache import SCHEMA, Arrays, check_finite, digest, find_arrays, write_arrays
 from experiments.run.conditions import Aim, Condition, alike
@@ -29,7 +28,7 @@ from experiments.run.meshes import open_mesh
 from experiments.run.models import ModelFacts, computed_dtype, load_heads, model_facts, open_model
 from experiments.run.processes import agree, shares, union
 from experiments.run.records import Records, Row, chunk_name
-from experiments.run.settings import Settings
+from experiments.run.settings import Settings, checked
 from gaze.heads import HeadSet, random_heads
 from gaze.judges.by_name import check_judge, make_judge
 from gaze.judges.judge import Failed, Item, Judge
@@ -49,6 +48,9 @@ PICTURES = 12
 BATCH = 96
 """Texts that are judged at once."""
 
+OPENED = ("_opened", "model", "processor", "judge")
+"""What a run keeps of its model."""
+
 
 class Run:
     """A run. The model is opened when it is first needed: what is saved can be summed up without it."""
@@ -62,14 +64,14 @@ class Run:
           checkpoint: where the model lies, if `settings.model` only is what it is called.
           parent: the run that this one is a part of.
         """
-        self.folder, self.settings = folder.absolute(), settings
-        self.checkpoint, self.parent = checkpoint or settings.model, parent
-        check_judge(settings.judge)
-        self.mesh = open_mesh(settings.mesh)
+        self.folder, self.settings = folder.absolute(), checked(settings)
+        self.checkpoint, self.parent = checkpoint or self.settings.model, parent
+        check_judge(self.settings.judge)
+        self.mesh = open_mesh(self.settings.mesh)
         self._drawn: dict[Purpose, list[Strip]] = {}
         self.skipped = 0
         self.failed: list[str] = []
-        open_folder(self.folder, settings, quiet=parent is not None)
+        open_folder(self.folder, self.settings, quiet=parent is not None)
 
     @cached_property
     def model(self) -> Qwen3VL:
@@ -91,7 +93,7 @@ class Run:
 
     def close(self) -> None:
         """Lets go of the model, so that but one is in memory; it is opened again if it is needed."""
-        for name in ("_opened", "model", "processor", "judge"):
+        for name in OPENED:
             self.__dict__.pop(name, None)
         if self.parent is not None:
             self.parent.close()
@@ -195,6 +197,7 @@ class Run:
         digests = self.digests(pictures)
         keys = [[self._chunk(pictures, digests, *part, condition) for condition in conditions] for part in parts]
         jobs = [key for part in keys for key in part]
+        records.tell_stale(jobs)
         agree(records.missing(jobs))
         with progress(name, len(jobs), len(jobs) - len(records.missing(jobs))) as done:
             for (kind, part), mine in zip(parts, keys, strict=True):
@@ -234,7 +237,7 @@ class Run:
         records = Records(self.folder / "verdicts" / f"{judge.name.replace('/', '-')}-{judge.version}.jsonl")
         by_name = {picture.name: picture for picture in pictures}
         told = dict(zip(by_name, self.digests([*by_name.values()]), strict=True))
-        keys = [digest(told[name], text) for name, text in texts]
+        keys = [digest(SCHEMA, told[name], text) for name, text in texts]
         wanted = dict(zip(keys, texts, strict=True))
         missing = records.missing(wanted)
         with progress(f"{judge.name} judge", len(wanted), len(wanted) - len(missing)) as done:
@@ -249,9 +252,11 @@ class Run:
         return [None if said.get(key) is None else said[key] - 1 for key in keys]
 
     def with_judge(self, name: str) -> "Run":
-        """The same run under another judge."""
+        """The same run under another judge; its model is this run's, whichever of the two needs it first."""
         other = copy(self)
-        other.__dict__.pop("judge", None)
+        for name in OPENED:
+            other.__dict__.pop(name, None)
+        other.parent = self
         other.settings = dataclasses.replace(self.settings, judge=name)
         return other
 
@@ -298,7 +303,7 @@ class Run:
         texts = [[self.processor.chat(questions[number])] for number in kind]
         shape = shapes(self.processor, [pictures[number] for number in kind], texts, 1)[0]
         how = asking.GenerationOptions(
-            Sampling.make(stop=stop_tokens(self.processor)), max_new, strips=min(PICTURES, len(kind))
+            Sampling.make(stop=self.processor.stop_tokens), max_new, strips=min(PICTURES, len(kind))
         )
         requests = [
             self._request(condition, place, aim)

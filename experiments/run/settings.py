@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from experiments.run.cache import SCHEMA
 from experiments.run.models import TESTBED, source
@@ -19,6 +19,9 @@ FILE = "settings.json"
 KIND = "the settings of a run"
 RENAMED = {"precision": ("bias", {"ordered": "add", "uniform": "replace"})}
 """Settings of version 1 that are called otherwise now, and their values."""
+
+Count = Annotated[int, Field(ge=1)]
+Few = Annotated[int, Field(ge=2)]
 
 
 @dataclass(frozen=True)
@@ -42,31 +45,41 @@ class Settings:
       judge: see `gaze.judges.by_name`.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, allow_inf_nan=False, revalidate_instances="always")
+
     model: str = TESTBED
-    dtype: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     mesh: str | None = None
     strips: str = TESTBED
     discovery_strips: str | None = None
-    panels: int = 6
+    panels: Annotated[int, Field(ge=2, le=12)] = 6
     share: bool = False
-    discovery: int = 60
-    selection: int = 24
-    evaluation: int = 60
+    discovery: Few = 60
+    selection: Few = 24
+    evaluation: Few = 60
     heads: str | None = None
-    k: int | None = None
-    draws: int = 10
-    strength: float = 10_000.0
-    mode: str = "boost_suppress"
-    bias: str = "add"
-    segment: int = 50
-    brief: int = 15
-    static: int = 100
-    narration: int = 300
+    k: Count | None = None
+    draws: Count = 10
+    strength: Annotated[float, Field(ge=0)] = 10_000.0
+    mode: Literal["boost_suppress", "suppress_image", "suppress_all", "max_suppress_all"] = "boost_suppress"
+    bias: Literal["add", "replace"] = "add"
+    segment: Count = 50
+    brief: Count = 15
+    static: Count = 100
+    narration: Count = 300
     photos: str = TESTBED
-    images: int = 60
+    images: Few = 60
     models: tuple[str, ...] = ()
     judge: str = "exact"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def checked(settings: Settings) -> Settings:
+    """The settings, each of its own type. Raises InputError that names the first that no run can have."""
+    try:
+        return TypeAdapter(Settings).validate_python(settings)
+    except ValidationError as error:
+        raise InputError(f"the settings of a run cannot be: {said(error)}") from None
 
 
 def is_testbed(model: str) -> bool:
@@ -112,7 +125,7 @@ def read_settings(folder: Path, hint: str = "") -> tuple[Settings, int]:
     if raw.get("judge", "") is None:  # a run has no judge of its own
         del raw["judge"]
     try:
-        return TypeAdapter(Settings).validate_json(json.dumps(raw), strict=True), version
+        return TypeAdapter(Settings).validate_json(json.dumps(raw)), version
     except ValidationError as error:
         raise InputError(f"{path} is not {KIND}: {said(error)}: {hint}") from None
 

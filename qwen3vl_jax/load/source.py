@@ -13,10 +13,14 @@ from qwen3vl_jax.load.safetensors_files import INDEX, open_safetensors
 HUB_FILES = ["config.json", *SIDE_FILES, "model*.safetensors", INDEX]
 
 
+class MissingCheckpoint(InputError):
+    """There is no checkpoint of that name here, and the hub has none or cannot be reached."""
+
+
 def resolve(src: str | Path) -> Path:
     """The local folder of `src`: an existing folder, or `org/name` on the hub, downloaded unless it is cached.
 
-    Raises InputError if it is neither, or if the hub does not give it.
+    Raises MissingCheckpoint if it is neither or the hub cannot be reached, InputError if the hub fails to give it.
     """
     folder = Path(os.path.expanduser(src))
     if os.path.isdir(folder):
@@ -24,7 +28,7 @@ def resolve(src: str | Path) -> Path:
     if os.path.lexists(folder):
         raise InputError(f"{src} is no folder; give the folder that a checkpoint lies in.")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(src)):
-        raise InputError(
+        raise MissingCheckpoint(
             f"there is no folder {src}; give a checkpoint's folder or a hub name like Qwen/Qwen3-VL-2B-Instruct."
         )
     return _download(str(src))
@@ -44,10 +48,10 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except errors.RepositoryNotFoundError:
         said = "no public repository on the hub has that name"
-        raise InputError(f"there is no folder {name}, and {said}; check the spelling or log in.") from None
+        raise MissingCheckpoint(f"there is no folder {name}, and {said}; check the spelling or log in.") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         said = "the hub cannot be reached to download it"
-        raise InputError(f"there is no folder {name}, and {said}; give a local folder.") from None
+        raise MissingCheckpoint(f"there is no folder {name}, and {said}; give a local folder.") from None
     except Exception as error:  # whatever else a network client and a full disk may raise
         said = redact(reason(error))
         raise InputError(f"there is no folder {name}, and downloading it failed ({said}).") from None

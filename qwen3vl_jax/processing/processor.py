@@ -164,6 +164,12 @@ class Processor:
         prompt = _prompt(rows, grids, stacked, self.config, length)
         return Batch(prompt, stacked, np.array(grids, np.int32).reshape(-1, 2))
 
+    @property
+    def stop_tokens(self) -> list[int]:
+        """The ids that end an answer: the end of a turn and, if it is another one, the tokenizer's own end."""
+        ids = {self.tokenizer.convert_tokens_to_ids("<|im_end|>"), self.tokenizer.eos_token_id}
+        return sorted(int(number) for number in ids if number is not None)
+
     def decode(self, tokens: Sequence[int] | Int[Array, " step"]) -> str:
         """The text of generated tokens, without special tokens."""
         text: str = self.tokenizer.decode(np.asarray(tokens).tolist(), skip_special_tokens=True)

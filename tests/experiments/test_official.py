@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.commands.ask import stop_tokens
 from experiments.run.models import open_model
 from experiments.testbed.strips import draw_strips
 from gaze.discovery.scores import gaze_score, rank
@@ -211,7 +210,7 @@ def test_narrations_of_the_script_with_full_sequence_agree(
         in_time.append(
             official.answer(asked, Mask(heads), lambda step, o=order: o[min(step // SEGMENTS[0], len(o) - 1)], room)
         )
-    options = asking.GenerationOptions(Sampling.make(stop=stop_tokens(library.processor)), PANELS * SEGMENTS[0])
+    options = asking.GenerationOptions(Sampling.make(stop=library.processor.stop_tokens), PANELS * SEGMENTS[0])
     said = asking.answers(*library, STRIPS, DYNAMIC, ours, options)
     assert _differences(said, theirs) == []
     assert _differences(said, in_time)  # "all steps" is another narration
@@ -284,7 +283,7 @@ def _ours(
         changes = [(first + number * segment, panel) for number, panel in enumerate(panels)]
         targets = schedule(changes, steps=max_new + 1)
         requests.append(Request(strip, HeadSet(tuple(heads)).to_mask(*library.shape), targets, **how))
-    settings = asking.GenerationOptions(Sampling.make(stop=stop_tokens(library.processor)), max_new)
+    settings = asking.GenerationOptions(Sampling.make(stop=library.processor.stop_tokens), max_new)
     return asking.answers(*library, STRIPS, question, requests, settings)
 
 

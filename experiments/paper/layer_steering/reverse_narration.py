@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.commands.ask import stop_tokens
 from experiments.data.sources import PURPOSES, Purpose
 from experiments.paper.layer_steering.letter_probes import Prober
 from experiments.paper.layer_steering.letter_task import all_digests, bounds
@@ -221,7 +220,7 @@ def _narrations(
     vectors = (
         known[one.direction] if one.direction else np.zeros((layers, run.model.config.text.hidden_size), np.float32)
     )
-    stop = np.array(stop_tokens(run.processor), np.int32)
+    stop = np.array(run.processor.stop_tokens, np.int32)
     plan = push(vectors, one.layers, one.alpha)
     found = narrate(run.model, begun, plan, stop, max_new=run.settings.narration)
     tokens = [row[:length] for row, length in zip(*fetch((found.tokens, found.length)), strict=True)]

@@ -75,10 +75,36 @@ def test_the_old_name_of_a_bias_is_told(gaze: Command, tmp_path: Path, capsys: p
         saved = json.loads((tmp_path / "run" / "settings.json").read_text())
         assert saved["bias"] == new
         shutil.rmtree(tmp_path / "run")
-    assert gaze(*arguments, "--precision", "uniform", "--bias", "add") == 2
-    assert json.loads((tmp_path / "run" / "settings.json").read_text())["bias"] == "add"
+    for bias in ("add", "replace"):
+        assert gaze(*arguments, "--precision", "uniform", "--bias", bias) == 2
+        refused(capsys, "--precision is what --bias was called before: give --bias alone")
+    assert not (tmp_path / "run").exists()
     assert gaze("discover", "--help") == 0
     assert "--precision" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["e10", "e", "E1", "e1_", "discovery", "judge", ""])
+def test_no_such_experiment(gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert gaze("run", name, "--out", tmp_path / "run") == 2
+    refused(capsys, f"there is no experiment {name!r}", "e1_discovery, ", "e9_checkpoints, judge_calibration", "as e1")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["e1", "e1_discovery", "e9", "judge_calibration"])
+def test_an_experiment_by_its_number_or_name(
+    gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert gaze("run", name, "--out", tmp_path / "run", "--strips", "nonsense") == 2
+    refused(capsys, "nonsense")
+
+
+@pytest.mark.parametrize("strength", ["nan", "inf", "-1"])
+def test_strengths_that_cannot_be(
+    gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], strength: str
+) -> None:
+    assert gaze("discover", "--out", tmp_path / "run", "--strength", strength) == 2
+    refused(capsys, "strength is")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.commands.runner import NAMES, experiment, perform
+from experiments.commands.runner import experiment, perform
+from experiments.paper import EXPERIMENTS as NAMES
 from experiments.run.run import Run
 from experiments.run.settings import Settings, presets
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.run.cache import SCHEMA
 from experiments.run.folder import open_folder
+from experiments.run.run import Run
 from experiments.run.settings import Settings, as_saved
 from qwen3vl_jax.errors import InputError
 
@@ -53,11 +55,15 @@ def test_only_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     open_folder(folder, Settings())
     left = [folder / ".results.json.partial-0123abcd", folder / "e1_discovery" / ".00000.npz.partial-00000000"]
+    left += [folder / "verdicts" / f".{'likelihood-0123456789ab.jsonl'[:40]}.partial-0123abcd"]
     own = [
         folder / "thesis.partial",
         folder / ".notes.partial-1",
         folder / ".thesis.tex.partial-0123abcd",
         folder / "x.json.partial-0123abcd",
+        folder / ".x.json.partial-deadbeef",
+        folder / ".my-results.json.partial-deadbeef",
+        folder / "e1_discovery" / ".notes.npz.partial-deadbeef",
         folder / "e1_discovery" / ".answers.partial",
         folder / ".a.json.partial-0123abcd.bak",
         folder / ".draft.json.partial-0123abcd" / "chapter.txt",
@@ -130,6 +136,34 @@ def test_settings_that_cannot_be_are_named_and_nothing_is_touched(
 def test_a_missing_setting_has_its_default(tmp_path: Path) -> None:
     folder = written(tmp_path / "run", {"version": SCHEMA, "seed": 3})
     assert as_saved(folder, {"judge": "caption", "mesh": None}) == replace(Settings(seed=3), judge="caption")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strength": float("nan")}, "strength is nan, but should be a finite number"),
+        ({"strength": float("inf")}, "strength is inf"),
+        ({"strength": -1.0}, "strength is -1.0"),
+        ({"strength": "1"}, "strength is '1'"),
+        ({"k": True}, "k is True"),
+        ({"k": 0}, "k is 0"),
+        ({"panels": 13}, "panels is 13"),
+        ({"models": "a"}, "models is 'a'"),
+        ({"model": Path("x")}, "model is PosixPath('x')"),
+        ({"mode": "boost"}, "mode is 'boost'"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
+        ({"judge": None}, "judge is None"),
+    ],
+)
+def test_settings_of_another_kind_open_no_run(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match="the settings of a run cannot be") as refused:
+        Run(tmp_path / "run", replace(Settings(), **changes))
+    assert message in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_whole_number_is_a_strength(tmp_path: Path) -> None:
+    assert repr(Run(tmp_path / "run", Settings(strength=2)).settings.strength) == "2.0"
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "x" * 300, "pipe"])

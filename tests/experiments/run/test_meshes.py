@@ -3,7 +3,6 @@
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.commands.ask import stop_tokens
 from experiments.run.models import open_model
 from experiments.testbed.strips import draw_strips
 from gaze.prompts import DISCOVERY, fill
@@ -23,7 +22,7 @@ def found_and_said(mesh: Mesh | None) -> tuple[np.ndarray, list[np.ndarray]]:
     heads[4, [3, 7]] = 1
     steered = [asking.Request(number, heads, np.array([5 - number], np.int32)) for number in range(3)]
     requests = [asking.unsteered(model, number) for number in range(3)] + steered
-    settings = asking.Settings(Sampling.make(stop=stop_tokens(processor)), max_new=6, batch=4, strips=2)
+    settings = asking.GenerationOptions(Sampling.make(stop=processor.stop_tokens), max_new=6, batch=4, strips=2)
     return mass, asking.answers(model, processor, strips, fill(DISCOVERY, 0), requests, settings)
 
 

@@ -67,9 +67,33 @@ def test_whatever_stands_in_a_line_it_is_left_out(path: Path, whole: bytes, line
     assert path.read_bytes() == whole
 
 
-def test_chunks_of_another_run_are_dropped(path: Path, whole: bytes) -> None:
-    Records(path).add({"old": [{"n": 1}]})
-    Records(path).finish(KEYS)
+def test_chunks_of_another_run_are_told_of_once_and_dropped(
+    path: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Records(path).add({"old": [{"n": 1}], "older": [{"n": 1}, {"n": 2}]})
+    records = Records(path)
+    records.tell_stale(KEYS)
+    told = capsys.readouterr().err
+    assert told.startswith(f"{path} has 2 parts that other settings")
+    assert told.count("\n") == 1
+    records.finish(KEYS)
+    records.tell_stale(KEYS)
+    Records(path).tell_stale([*KEYS, "c/0"])
+    assert capsys.readouterr().err == ""
+    assert path.read_bytes() == whole
+
+
+def test_lines_without_a_checksum_are_told_of_once_and_made_again(
+    path: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in whole.splitlines()]
+    for line in lines[:2]:
+        del line["sum"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = Records(path)
+    assert capsys.readouterr().err == f"{path} has 2 lines without a checksum, which are left out\n"
+    assert (records.skipped, records.missing(KEYS)) == (2, ["a/0"])
+    make(path)
     assert path.read_bytes() == whole
 
 

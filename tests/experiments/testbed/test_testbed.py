@@ -6,7 +6,6 @@ Whether it does under the paper's protocol what the paper's code would do stands
 import numpy as np
 
 from convert.verify import verify
-from experiments.commands.ask import stop_tokens
 from experiments.run.models import open_model
 from experiments.testbed.strips import draw_strips
 from gaze.judges.judge import judge_exact
@@ -30,7 +29,7 @@ def test_panel_questions_are_answered() -> None:
     model, processor = open_model("testbed", "float32")
     strips = draw_strips(1, "questions", STRIPS)
     requests = [asking.unsteered(model, number) for number in range(STRIPS)]
-    settings = asking.Settings(Sampling.make(stop=stop_tokens(processor)), max_new=16)
+    settings = asking.GenerationOptions(Sampling.make(stop=processor.stop_tokens), max_new=16)
     hits = []
     for panel in range(6):
         said = asking.answers(model, processor, strips, fill(DISCOVERY, panel), requests, settings)
