@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,6 +28,14 @@ OLD |= {"discovery": 60, "selection": 24, "evaluation": 60, "heads": None, "k": 
 OLD |= {"mode": "boost_suppress", "precision": "ordered", "segment": 50, "brief": 15, "static": 100, "narration": 300}
 OLD |= {"photos": "testbed", "images": 60, "models": [], "judge": None, "seed": 0}
 """What the first version wrote."""
+
+
+def unchecked(**changes: object) -> Settings:
+    """Settings as anybody can make them; in tests the types of arguments are checked."""
+    settings = Settings()
+    for name, value in changes.items():
+        object.__setattr__(settings, name, value)
+    return settings
 
 
 def written(folder: Path, content: object) -> Path:
@@ -155,15 +162,15 @@ def test_a_missing_setting_has_its_default(tmp_path: Path) -> None:
         ({"judge": None}, "judge is None"),
     ],
 )
-def test_settings_of_another_kind_open_no_run(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_settings_of_another_kind_open_no_run(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match="the settings of a run cannot be") as refused:
-        Run(tmp_path / "run", replace(Settings(), **changes))
+        Run(tmp_path / "run", unchecked(**changes))
     assert message in str(refused.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_whole_number_is_a_strength(tmp_path: Path) -> None:
-    assert repr(Run(tmp_path / "run", Settings(strength=2)).settings.strength) == "2.0"
+    assert repr(Run(tmp_path / "run", unchecked(strength=2)).settings.strength) == "2.0"
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "x" * 300, "pipe"])
