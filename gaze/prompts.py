@@ -64,13 +64,13 @@ def fill(template: str, panel: int | np.integer, panels: int = 6) -> str:
       panel: from 0.
       panels: how many the strip has, 2 to 12, in place of the six that `DISCOVERY` names.
 
-    Raises InputError for a panel that the strip has not, and for more or fewer panels than there are words for.
+    Raises InputError for what there are no words for.
     """
     index = int(panel)
     if not 2 <= panels <= len(NUMBER_WORDS):
         raise InputError(f"panels is {panels}: give 2 to {len(NUMBER_WORDS)}")
-    if not 0 <= index < panels:
-        raise InputError(f"panel is {index}, but the strip has {panels}: give 0 to {panels - 1}")
+    if not 0 <= index < len(ORDINALS):
+        raise InputError(f"panel is {index}: give 0 to {len(ORDINALS) - 1}")
     about = template.replace("six-panel", f"{NUMBER_WORDS[panels - 1]}-panel")
     return about.format(
         ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1, last=panels, before=panels - 1

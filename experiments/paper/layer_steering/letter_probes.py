@@ -193,7 +193,7 @@ def other_orders(panels: int, count: int, seed: int) -> list[Order]:
 
 def questions(order: Order, template: str = LETTER) -> list[str]:
     """The question for each place in a reading order."""
-    asked = [fill(template, place) for place in range(len(order))]
+    asked = [fill(template, place, len(order)) for place in range(len(order))]
     if all(left < right for left, right in pairwise(order)):
         return asked
     reverse = order == backward(len(order))

@@ -6,6 +6,7 @@ import pytest
 from experiments.testbed import questions
 from experiments.testbed.scenes import draw_scenes
 from gaze import prompts
+from qwen3vl_jax.errors import InputError
 
 SCENES = draw_scenes(np.random.default_rng(0))
 CAPTIONS = [scene.caption for scene in SCENES]
@@ -68,3 +69,11 @@ def test_verbatim_probability_is_obeyed():
     rng = np.random.default_rng(2)
     assert {questions.strip_question(rng, SCENES, 0, verbatim=1.0)[0] for _ in range(50)} == {prompts.VQA}
     assert prompts.VQA not in {questions.strip_question(rng, SCENES, 0, verbatim=0.0)[0] for _ in range(50)}
+
+
+def test_panels_are_told_in_words_up_to_twelve():
+    assert "twelve-panel comic strip. What is happening in the 12th panel" in prompts.fill(prompts.DISCOVERY, 11, 12)
+    assert "'Panel 4:', 'Panel 3:'" in prompts.fill(prompts.REVERSE_TRAJECTORY, 0, 4)
+    for panel, panels in ((12, 12), (-1, 6), (0, 1), (0, 13)):
+        with pytest.raises(InputError, match=r"panels? is"):
+            prompts.fill(prompts.DISCOVERY, panel, panels)
