@@ -1,7 +1,9 @@
 """Comics as they are kept: a folder of panels, the raw COMICS corpus, a data set of the hub. Opened one at a time."""
 
+import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,8 +17,8 @@ from pydantic import RootModel
 from gaze.pictures.compose import arrange, compose
 from gaze.pictures.strips import Strip
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.read import read_json, read_text, reading
-from qwen3vl_jax.images import TURNS, ImageLike, open_image, orientation
+from qwen3vl_jax.files.read import read_bytes, read_json, read_text, reading
+from qwen3vl_jax.images import MOST_PICTURE_BYTES, TURNS, ImageLike, open_image, orientation
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 END_PAGES = 5
@@ -89,8 +91,8 @@ class RawPages:
     def open(self, name: str) -> Strip:
         comic, turn = self._which[name]
         pages = self._usable(comic)
-        if not pages:
-            raise InputError(f"it has no page with {self._panels} panels")
+        if len(pages) <= turn:
+            raise InputError(f"it has no {'other ' if turn else ''}page with {self._panels} panels")
         rng = np.random.default_rng([self._seed, *comic.encode()])
         page = int(rng.permutation(list(pages))[turn])
         starts = {number: int(rng.integers(len(panels) - self._panels + 1)) for number, panels in pages.items()}
@@ -172,13 +174,40 @@ def _captions(files: Mapping[str, Path], panels: int) -> list[str]:
 
 
 def _pages(files: Sequence[Path]) -> dict[int, list[Path]]:
-    """The panels of each page in their order, from names like `12_3.jpg`; of a panel that is kept twice, the first."""
+    """The panels of each page in their order, from names like `12_3.jpg`; what is kept twice counts once."""
     pages: dict[int, dict[int, Path]] = {}
     for path in files:
         place = re.fullmatch(r"([0-9]{1,9})_([0-9]{1,9})", path.stem)
         if place and path.suffix.lower() in SUFFIXES:
             pages.setdefault(int(place[1]), {}).setdefault(int(place[2]), path)
-    return {page: [panels[number] for number in sorted(panels)] for page, panels in pages.items()}
+    return _once({page: [panels[number] for number in sorted(panels)] for page, panels in sorted(pages.items())})
+
+
+def _once(pages: Mapping[int, list[Path]]) -> dict[int, list[Path]]:
+    """The pages without those whose files equal, byte by byte, the files of an earlier page."""
+    sizes = {page: tuple(_bytes(path) for path in paths) for page, paths in pages.items()}
+    often = Counter(sizes.values())
+    first: dict[object, int] = {}
+    for page, paths in pages.items():
+        # Only files of equal sizes are read: a corpus has a million.
+        first.setdefault((_digest(paths) if often[sizes[page]] > 1 else None) or page, page)
+    return {page: pages[page] for page in first.values()}
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whoever opens the page says what is wrong with it
+        return -1
+
+
+def _digest(paths: Sequence[Path]) -> str | None:
+    """A hash of what the files hold; None if one cannot be read, which whoever opens it will say."""
+    try:
+        each = [hashlib.sha256(read_bytes(path, "an image", most=MOST_PICTURE_BYTES)).digest() for path in paths]
+    except InputError:
+        return None
+    return hashlib.sha256(b"".join(each)).hexdigest()
 
 
 def _datasets() -> Any:

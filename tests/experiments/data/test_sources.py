@@ -238,6 +238,21 @@ def test_windows_are_six_panels_in_a_row_of_an_inner_page(corpus, seed):
         pages.open("4")
 
 
+def test_a_page_kept_twice_byte_by_byte_counts_once(tmp_path):
+    comic = tmp_path / "raw" / "7"
+    comic.mkdir(parents=True)
+    for page, shown_as in enumerate([0, 1, 0, 2]):
+        for panel in range(6):
+            Image.new("RGB", (4, 4), (9, shown_as, panel)).save(comic / f"{page}_{panel}.png")
+    pages = RawPages(tmp_path / "raw", 0, wanted=3)
+    assert pages.names == ("7", "7#2", "7#3")
+    assert sorted(shown(pages.open(name))[0][1] for name in pages.names) == [0, 1, 2]
+    for panel in range(6):
+        (comic / f"1_{panel}.png").unlink()
+    with pytest.raises(InputError, match="it has no other page with 6 panels"):
+        pages.open("7#3")
+
+
 def test_windows_vary_with_the_seed(corpus):
     strips = [RawPages(corpus, seed, wanted=9).open("0") for seed in range(30)]
     assert {shown(strip)[0][1] for strip in strips} == {5, 6, 7, 8}
