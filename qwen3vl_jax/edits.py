@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from qwen3vl_jax.checks import require_range, require_shape
 from qwen3vl_jax.config import TextConfig
@@ -169,7 +169,7 @@ class Readings:
     residual: Float[Array, "*layer batch row embed"] | None = None
 
 
-def slice_keys(x: Float[Array, "*rest #key"], past: int, first: Any, count: int) -> Float[Array, "*rest #seen"]:
+def slice_keys(x: Shaped[Array, "*rest #key"], past: int, first: Any, count: int) -> Shaped[Array, "*rest #seen"]:
     """What is given per cache slot, as a pass sees its keys: the `past` slots of the cache, then its own, from `first` on."""
     if x.shape[-1] == 1:  # the same for all
         return x

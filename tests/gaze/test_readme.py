@@ -11,4 +11,4 @@ def test_example(capsys):
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(code, "gaze/README.md", "exec"), {})
     *_, said = capsys.readouterr().out.strip().splitlines()
-    assert said == "red star sits on blue house."
+    assert said == "green moon jumps over orange house."
