@@ -163,7 +163,7 @@ def test_entries_that_are_wrong_are_named(folder, part, field, value, place):
     [
         (part, key)
         for part, schema in get_type_hints(Instances).items()
-        for key in get_args(schema)[0].__required_keys__
+        for key in sorted(get_args(schema)[0].__required_keys__)
     ],
 )
 def test_what_an_entry_lacks_is_named(folder, part, key):
