@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.images import ImageSettings
 from qwen3vl_jax.processing.processor import Batch, Processor
-from qwen3vl_jax.videos import Video, VideoSettings
+from qwen3vl_jax.processing.videos import Video, VideoSettings
 
 Still = tuple[int, int]
 Clip = tuple[int, int, int]

@@ -23,7 +23,7 @@ from qwen3vl_jax.inputs import Array, Images, Prompt
 from qwen3vl_jax.positions import Grid, batch_images, image_cells, rope_positions
 from qwen3vl_jax.processing.chat_template import ChatTemplate, saved_template
 from qwen3vl_jax.processing.tokenizer import Tokenizer
-from qwen3vl_jax.videos import VIDEO_PAD, Clip, Video, VideoSettings, patchify_video
+from qwen3vl_jax.processing.videos import VIDEO_PAD, Clip, Video, VideoSettings, patchify_video
 
 Message = Mapping[str, Any]
 """One turn: `role`, and `content` as a text or a list of `{"type": "image"}`, `{"type": "video"}` and

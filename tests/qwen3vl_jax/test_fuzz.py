@@ -17,7 +17,7 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import ImageSettings, open_image, opened, orientation, patchify
 from qwen3vl_jax.processing import CHAT_TEMPLATE, Processor
 from qwen3vl_jax.processing.chat_template import saved_template
-from qwen3vl_jax.videos import Video, VideoSettings, patchify_video
+from qwen3vl_jax.processing.videos import Video, VideoSettings, patchify_video
 
 from ..spoiling import Edit, edits, fuzz, mutations, spoiled
 

@@ -12,7 +12,7 @@ from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import parse_json, read_bytes, read_json, reading
 from qwen3vl_jax.images import ImageSettings, open_image
-from qwen3vl_jax.videos import Video, VideoSettings, patchify_video
+from qwen3vl_jax.processing.videos import Video, VideoSettings, patchify_video
 
 
 class Counts(TypedDict):

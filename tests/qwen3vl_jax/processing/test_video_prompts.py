@@ -13,7 +13,7 @@ from transformers.video_utils import VideoMetadata
 
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.processing.processor import CHAT_TEMPLATE, Processor
-from qwen3vl_jax.videos import Video
+from qwen3vl_jax.processing.videos import Video
 
 from ...toys import START, VIDEO, batch_rows, encode, follow, make_row, read
 from ..test_videos import SMALL, PilVideoProcessor, frames

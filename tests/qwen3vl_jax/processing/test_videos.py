@@ -15,7 +15,7 @@ from transformers.video_utils import VideoMetadata
 
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import IMAGE_DEFAULTS, ImageSettings
-from qwen3vl_jax.videos import Video, VideoSettings, patchify_video, sample, smart_resize
+from qwen3vl_jax.processing.videos import Video, VideoSettings, patchify_video, sample, smart_resize
 
 # The package itself offers a stub in its place where torchvision is missing.
 reference_module = importlib.import_module("transformers.models.qwen3_vl.video_processing_qwen3_vl")
