@@ -37,7 +37,7 @@ from gaze.prompts import DISCOVERY, STATIC, fill
 from gaze.report.html import Chapter
 from gaze.steering import engine as asking
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.write import write_json
+from qwen3vl_jax.files.write import whole_file, write_json
 
 NUMBER, NAME, TITLE = 1, "e1_discovery", "Which heads look at the panel that is asked about?"
 
@@ -73,6 +73,8 @@ def collect(run: Run) -> None:
         heads.save(ranking_file(run, name))
     rankings["gaze"].save(run.folder / "ranking.json")
     rankings["gaze"].save_ranking(run.folder / "gaze_head_ranking.json")
+    with whole_file(run.folder / "gaze_scores.npy") as half, half.open("wb") as file:  # as the paper's scripts read it
+        np.save(file, scores(run, "gaze").astype(np.float32), allow_pickle=False)
     choose(run)
 
 

@@ -16,6 +16,7 @@ from qwen3vl_jax.files.write import write_json
 LOCK = ".lock"
 WRITTEN = (
     r"(settings|model|heads|ranking|gaze_head_ranking|results|selection|timing)\.json",
+    r"gaze_scores\.npy",
     r"(answers|ends|calibration)\.jsonl",
     r"([0-9]+(-[0-9]+)*|letters-[0-9]+|boxes|narration|cost|discovery|selection|evaluation)\.npz",
 )

@@ -46,4 +46,4 @@ def command(sizes: tuple[str, ...], names: tuple[str, ...], mesh: str | None, st
 
 
 if __name__ == "__main__":
-    run(command, "tpu_plan")
+    run(command, "python -m experiments.tpu")

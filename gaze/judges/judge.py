@@ -181,11 +181,13 @@ def agreement(first: Sequence[Attribution], second: Sequence[Attribution]) -> fl
     Items on which a judge failed are left out. None where kappa is undefined: without items, or if both judges give
     one and the same verdict to all.
     """
-    from sklearn.metrics import cohen_kappa_score  # slow to import
-
     both = [(one, two) for one, two in zip(first, second, strict=True) if not _any_failed(one, two)]
-    numbers = np.array([[-1 if verdict is None else verdict for verdict in pair] for pair in both])
-    return float(cohen_kappa_score(*numbers.T)) if len(np.unique(numbers)) > 1 else None
+    kinds = {verdict for pair in both for verdict in pair}
+    if len(kinds) < 2:
+        return None
+    shares = [[sum(pair[side] == kind for pair in both) / len(both) for side in (0, 1)] for kind in kinds]
+    observed, chance = sum(one == two for one, two in both) / len(both), sum(one * two for one, two in shares)
+    return (observed - chance) / (1 - chance)
 
 
 def reorder(picture: Picture, order: Sequence[int]) -> Picture:

@@ -15,6 +15,7 @@ from flax import struct
 from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Float32, Int32
+from scipy.spatial.distance import cdist
 
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.checks import require_count, require_finite, require_range, require_shape
@@ -243,18 +244,32 @@ def separation(
       The two leading components of every prompt, those of the first kind before those of the second; and the mean
       silhouette of the two kinds in these, from -1 to 1.
     """
-    from sklearn.decomposition import PCA  # slow to import
-    from sklearn.metrics import silhouette_score
-
     require_shape("first", first, dict(row=None, layer=None, embed=None))
     require_shape("second", second, dict(row=None, layer=first.shape[1], embed=first.shape[2]))
     if min(len(first), len(second)) < 1 or len(first) + len(second) < 3:
         raise InputError("two kinds of prompts can be told apart from three on, at least one of each kind")
     require_finite("first and second", (first, second))
     points = np.concatenate([first, second]).astype(np.float64)
-    kind = np.repeat([0, 1], [len(first), len(second)])
-    placed = [PCA(2, svd_solver="full").fit_transform(points[:, layer]) for layer in range(points.shape[1])]
-    return np.stack(placed), np.array([silhouette_score(place, kind) for place in placed])
+    placed = [_principal(points[:, layer]) for layer in range(points.shape[1])]
+    return np.stack(placed), np.array([_silhouette(place[: len(first)], place[len(first) :]) for place in placed])
+
+
+def _principal(points: Float[np.ndarray, "point embed"]) -> Float[np.ndarray, "point 2"]:
+    """The two leading principal components; of each direction the largest entry is positive."""
+    left, size, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
+    return left[:, :2] * size[:2] * np.sign(largest[:2, 0])
+
+
+def _silhouette(first: Float[np.ndarray, "row 2"], second: Float[np.ndarray, "other 2"]) -> float:
+    """The mean silhouette of two clusters (Rousseeuw 1987): 0 for a point that is alone in its own."""
+    found = []
+    for own, other in ((first, second), (second, first)):
+        near = cdist(own, own).sum(axis=1) / max(len(own) - 1, 1)
+        far = cdist(own, other).mean(axis=1)
+        longest = np.maximum(np.maximum(near, far), np.finfo(float).tiny)
+        found.append((far - near) / longest if len(own) > 1 else np.zeros(1))
+    return float(np.concatenate(found).mean())
 
 
 def _check_candidates(model: Qwen3VL, candidates: Int32[AnyArray, "candidate"]) -> None:

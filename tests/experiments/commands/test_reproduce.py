@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.commands.reproduce import SHORT, reproduce
@@ -62,6 +63,12 @@ def test_gaze_heads_steer_and_the_controls_do_not(folder: Path) -> None:
         kinds = [counted[kind] for kind in ("hit", "wrong", "unattributable", "failed")]
         assert sum(kinds) == counted["answers"] == one["n"]
         assert counted["hit"] == round(one["accuracy"] * one["n"])
+
+
+def test_scores_are_saved_as_the_papers_scripts_read_them(folder: Path) -> None:
+    scores, ranking = np.load(folder / "gaze_scores.npy"), HeadSet.load(folder / "ranking.json")
+    assert (scores.dtype, scores.shape) == (np.float32, (6, 8))
+    assert [scores[head] for head in ranking.heads] == pytest.approx(ranking.scores)
 
 
 def test_every_number_says_where_it_comes_from(folder: Path) -> None:
