@@ -15,7 +15,7 @@ def check_judge(name: str) -> None:
     """Raises InputError if no judge has that name, or if an endpoint's URL is none; before any work is done."""
     model, url = _chat(name)
     if name not in ("exact", "first", "caption", "likelihood") and not model:
-        raise InputError(f"there is no judge {name}: choose {KNOWN}")
+        raise InputError(f"there is no judge {name.partition('@')[0]}: choose {KNOWN}")  # a URL may hold a password
     if url:
         check_endpoint(url)
 
