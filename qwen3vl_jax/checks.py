@@ -60,7 +60,7 @@ def require_finite(name: str, tree: PyTree) -> None:
       tree: numpy arrays that must hold numbers everywhere.
     """
     for place, leaf in _leaves(tree):
-        bad = int(np.size(leaf) - np.isfinite(np.asarray(leaf, np.float32)).sum())
+        bad = int(np.size(leaf) - np.isfinite(np.asarray(leaf)).sum())
         if bad:
             raise InputError(
                 f"{name}{place} has {bad} of {np.size(leaf)} numbers that are not finite: the weights may be damaged, or the "

@@ -21,11 +21,16 @@ from qwen3vl_jax.load.checkpoint import SIDE_FILES
 from qwen3vl_jax.weights import tensors
 
 PANELS, SIZE = 6, (1536, 256)
-SPECIAL = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+SPECIAL: dict[str, int] = {
+    name: json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))[name]
+    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+}
+"""Tokens of the testbed's tokenizer, which goes with every model."""
 
 # 250 million parameters.
 MEDIUM: dict[str, Any] = dict(
     model_type="qwen3_vl",
+    **SPECIAL,
     text_config=dict(
         model_type="qwen3_vl_text",
         vocab_size=8192,
@@ -78,8 +83,7 @@ def write_checkpoint(
     folder: Path, raw: dict[str, Any], dtype: DTypeLike = np.float32, draw: Draw | None = None
 ) -> None:
     """A folder as Hugging Face has them, with the testbed's tokenizer; never more than one tensor in memory."""
-    trained = json.loads((CHECKPOINT / "config.json").read_text(encoding="utf-8"))
-    raw = {**raw, **{name: trained[name] for name in SPECIAL}}
+    raw = raw | SPECIAL
     declared = tensors(Config.from_dict(raw))
     make, kind = draw or normal(), np.dtype(dtype)
     for name in SIDE_FILES:

@@ -198,6 +198,7 @@ def score_interval(
 
 def _null(mass: Mass, credit: Credit, pairs: Int[np.ndarray, "draw #strip panel"]) -> Null:
     """Scores under pairings; each pair is question * panels + panel, and one strip of pairs is for all strips."""
+    real = per_strip(mass, credit).mean(axis=0)
     strips, _, layers, heads, panels = mass.shape
     draws, own, _ = pairs.shape
     size = own * panels * panels
@@ -212,7 +213,7 @@ def _null(mass: Mass, credit: Credit, pairs: Int[np.ndarray, "draw #strip panel"
             credits = credits if own == strips else credits.mean(axis=0, keepdims=True)
             values = rearrange(credits, "strip question 1 heads panel -> (strip question panel) heads")
             drawn[start : start + CHUNK, layer] = paired @ values
-    return Null(per_strip(mass, credit).mean(axis=0), drawn)
+    return Null(real, drawn)
 
 
 def _best(

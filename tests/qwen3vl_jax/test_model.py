@@ -96,7 +96,7 @@ ODD = {
     ),
     "more taps than layers, one behind the last block and one beyond it": raw_config(
         dict(num_hidden_layers=2),
-        dict(mrope_section=[0, 8, 8]),
+        dict(mrope_section=[0, 4, 4]),
         dict(deepstack_visual_indexes=[3, 9, 0, 1], num_position_embeddings=4, patch_size=16),
     ),
 }

@@ -343,12 +343,12 @@ class TestConfig:
         ("text", "message"),
         [
             (dict(num_experts_per_tok=7), "num_experts_per_tok must be from 1 to num_experts"),
-            (dict(num_experts_per_tok=0), "num_experts_per_tok must be from 1 to num_experts"),
-            (dict(num_experts=-1), "positive"),
-            (dict(moe_intermediate_size=0), "positive"),
-            (dict(num_experts="many"), "wrong kind"),
-            (dict(decoder_sparse_step=0), "wrong kind"),
-            (dict(mlp_only_layers=3), "wrong kind"),
+            (dict(num_experts_per_tok=0), "num_experts_per_tok is 0, but should be greater than or equal to 1"),
+            (dict(num_experts=-1), "num_experts is -1, but should be greater than or equal to 0"),
+            (dict(moe_intermediate_size=0), "moe_intermediate_size is 0, but should be greater than or equal to 1"),
+            (dict(num_experts="many"), "num_experts is 'many', but should be a valid integer"),
+            (dict(decoder_sparse_step=0), "decoder_sparse_step is 0, but should be greater than or equal to 1"),
+            (dict(mlp_only_layers=3), "mlp_only_layers is 3, but should be a valid list"),
         ],
     )
     def test_impossible_values(self, text: dict[str, Any], message: str) -> None:

@@ -1,6 +1,6 @@
 """What each kind of pass over a model finds on the testbed, to be compared between meshes; by itself a process of several.
 
-python -m tests.experiments.passes COORDINATOR PROCESS FILE
+python -m tests.experiments.run.passes COORDINATOR PROCESS FILE
 """
 
 import sys

@@ -201,7 +201,7 @@ def test_what_cannot_be_is_said_before_anything_is_done(
 
 @pytest.mark.timeout(2 * LONG)
 def test_other_passes_find_in_two_processes_what_they_find_in_one(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.experiments.passes", free_address()]
+    command = [sys.executable, "-m", "tests.experiments.run.passes", free_address()]
     files = [tmp_path / number for number in ("0", "1")]
     both = [subprocess.Popen([*command, file.name, file], env=plain(1)) for file in files]
     assert [process.wait(LONG) for process in both] == [0, 0]
