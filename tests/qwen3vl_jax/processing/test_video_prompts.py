@@ -16,8 +16,8 @@ from qwen3vl_jax.processing.processor import CHAT_TEMPLATE, Processor
 from qwen3vl_jax.processing.videos import Video
 
 from ...toys import START, VIDEO, batch_rows, encode, follow, make_row, read
-from .test_videos import SMALL, PilVideoProcessor, frames
 from .test_processor import IMAGES, PilProcessor, assert_tokens_and_positions_equal, save_checkpoint
+from .test_videos import SMALL, PilVideoProcessor, frames
 
 LOGITS = 1e-4
 MOVING, STILL = {"type": "video"}, {"type": "image"}
