@@ -42,7 +42,7 @@ def margins(seen: list[list[Any]], batch: int, tokens: int) -> Float[np.ndarray,
 
 def comparable(
     off: Float[np.ndarray, "batch seq"], margin: Float[np.ndarray, "batch token"], tolerance: float
-) -> Int[np.ndarray, "batch"]:
+) -> Int[np.ndarray, " batch"]:
     """How many tokens of each row can be compared: those in front of the first that is off, if a tie explains that one.
 
     Args:

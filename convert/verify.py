@@ -195,7 +195,7 @@ def _compare(model: Qwen3VL, case: Case, expected: Sequence[Outcome]) -> Iterato
 
 
 def _margin_so_far(
-    margin: Float[np.ndarray, "batch token"], ends: Int[np.ndarray, "batch"]
+    margin: Float[np.ndarray, "batch token"], ends: Int[np.ndarray, " batch"]
 ) -> Float[np.ndarray, "batch step"]:
     """For each greedy token the smallest margin of the routers since `ends`, from where on a prompt is not compared."""
     since = np.where(np.arange(margin.shape[1]) < ends[:, None], np.inf, margin)
@@ -227,7 +227,7 @@ def _run(
     return logits, output.readings.mass[:, :, 0], tokens.T
 
 
-def _best(logits: Float[Array, "batch vocab"]) -> Int32[Array, "batch"]:
+def _best(logits: Float[Array, "batch vocab"]) -> Int32[Array, " batch"]:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 

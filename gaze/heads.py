@@ -184,7 +184,7 @@ class HeadSet:
             mask[layer, head] = 1
         return mask
 
-    def per_layer(self, layers: int, heads: int) -> Int64[np.ndarray, "layer"]:
+    def per_layer(self, layers: int, heads: int) -> Int64[np.ndarray, " layer"]:
         """How many of them each layer has; InputError if the model has no such head."""
         return self._mask(layers, heads).sum(axis=1).astype(np.int64)
 

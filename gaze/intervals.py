@@ -17,7 +17,7 @@ class Means(NamedTuple):
 
 
 def means(
-    values: Shaped[np.ndarray, "answer *what"], strip: Int[np.ndarray, " answer"], seed: int, draws: int = 10_000
+    values: Shaped[np.ndarray, " answer *what"], strip: Int[np.ndarray, " answer"], seed: int, draws: int = 10_000
 ) -> Means:
     """Means over answers; all answers about a strip are drawn together, the same strips for every quantity.
 

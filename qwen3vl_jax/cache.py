@@ -31,7 +31,7 @@ class Cache:
     values: Float[Array, "layer batch kv slot head"] = struct.field(metadata={BATCH_AXIS: 1})
     valid: Bool[Array, "batch slot"]
     filled: Int32[Array, ""] = struct.field(metadata={BATCH_AXIS: None})
-    next_position: Int32[Array, "batch"]
+    next_position: Int32[Array, " batch"]
 
     @classmethod
     def empty(cls, config: TextConfig, batch: int, slots: int, dtype: DTypeLike) -> "Cache":

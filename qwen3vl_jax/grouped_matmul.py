@@ -18,7 +18,7 @@ BY_ROWS = lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])
 
 @jax.custom_vjp
 def grouped_matmul(
-    rows: Float[Array, "row in"], weights: Float[Array, "group in out"], sizes: Int[Array, "group"]
+    rows: Float[Array, "row in"], weights: Float[Array, " group in out"], sizes: Int[Array, " group"]
 ) -> Float[Array, "row out"]:
     """The first `sizes[0]` rows times `weights[0]`, the next `sizes[1]` times `weights[1]`, ...; no row is left over.
 

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Float32, Int
 from qwen3vl_jax.config import TextConfig, VisionConfig
 
 
-def inverse_frequencies(dim: int, theta: float) -> Float32[np.ndarray, "half"]:
+def inverse_frequencies(dim: int, theta: float) -> Float32[np.ndarray, " half"]:
     """`theta ** (-2j / dim)` for j below dim/2, rounded as float32 like transformers does."""
     exponent = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
     return (np.float32(1.0) / np.power(np.float32(theta), exponent)).astype(np.float32)
 
 
-def frequency_axes(config: TextConfig) -> Int[np.ndarray, "half"]:
+def frequency_axes(config: TextConfig) -> Int[np.ndarray, " half"]:
     """Which of (time, row, column) drives each frequency: `THWTHW...TT`, interleaved, not in sections."""
     axes = np.zeros(config.head_dim // 2, np.int32)
     for axis in (1, 2):

@@ -153,7 +153,7 @@ class SomeLayers(Protocol):
     """Layers that need not do all of their work (see `qwen3vl_jax.generation.layer_modes`)."""
 
     @property
-    def modes(self) -> Int32[Array, "layer"]: ...
+    def modes(self) -> Int32[Array, " layer"]: ...
 
     def run(self, layer: LayerPass, mode: Int32[Array, ""], x: Array) -> tuple[Array, LayerOutput]:
         """What `layer(x)` gives, as far as it is wanted."""

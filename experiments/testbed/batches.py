@@ -63,7 +63,7 @@ class Batch:
     long: Slots
     hidden: Bool[Array, "strip prefix"]
     places: Bool[Array, "strip_slot prefix"]
-    forgets: Bool[Array, "strip"]
+    forgets: Bool[Array, " strip"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Maker:
         valid = np.arange(length) >= length - np.array([len(self._text(grid)) for grid in grids])[:, None]
         return Prompt(tokens, positions, valid, cells)
 
-    def slots(self, questions: Sequence[Question], length: int, starts: Int32[np.ndarray, "slot"]) -> Slots:
+    def slots(self, questions: Sequence[Question], length: int, starts: Int32[np.ndarray, " slot"]) -> Slots:
         """Question-answer pairs as token rows of `length`, each at the positions from its start on."""
         shape = (len(questions), length + 1)
         tokens, answer, filled = np.zeros(shape, np.int32), np.zeros(shape, bool), np.zeros(shape, bool)
@@ -131,7 +131,7 @@ class Maker:
 
     def _prefix(
         self, number: int, grid: Grid
-    ) -> tuple[Int32[np.ndarray, "seq"], Int32[np.ndarray, "seq 3"], Int32[np.ndarray, "seq"]]:
+    ) -> tuple[Int32[np.ndarray, " seq"], Int32[np.ndarray, "seq 3"], Int32[np.ndarray, " seq"]]:
         tokens = np.array(self._text(grid), np.int32)
         room = CELLS + AROUND - len(tokens)
         cells = image_cells(tokens, [number], [grid], CELLS, self.config)
@@ -161,7 +161,7 @@ def _noisy(rng: np.random.Generator, picture: Image.Image) -> np.ndarray:
     return np.clip(pixels + 6.4 * rng.standard_normal(pixels.shape, np.float32), 0, 255).astype(np.uint8)
 
 
-def _hidden(rng: np.random.Generator, lesson: Lesson, hide: float) -> Bool[np.ndarray, "prefix"]:
+def _hidden(rng: np.random.Generator, lesson: Lesson, hide: float) -> Bool[np.ndarray, " prefix"]:
     """In the prefix of some comics, a random subset of every panel's cells (two rows of two), never all nor a letter."""
     cells = np.zeros(len(lesson.cells), bool)
     if rng.random() < hide and lesson.panels:

@@ -154,7 +154,7 @@ def _narration(rng: np.random.Generator, scenes: Sequence[Scene]) -> Question:
     return questions.free_narration(rng, scenes, forward if kind < 0.775 else rng.permutation(len(scenes)))
 
 
-def _order(rng: np.random.Generator, count: int) -> Int32[np.ndarray, "panel"] | None:
+def _order(rng: np.random.Generator, count: int) -> Int32[np.ndarray, " panel"] | None:
     """Reading order for two letter questions in five (None), its reverse for two, any order for one."""
     kind = rng.random()
     if kind < 0.4:

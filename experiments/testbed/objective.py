@@ -98,7 +98,7 @@ def _answer(
     cache: Cache,
     image: Bool[Array, "strip prefix"],
     places: Bool[Array, "slot prefix"],
-    forgets: Bool[Array, "strip"],
+    forgets: Bool[Array, " strip"],
 ) -> Output:
     rows, seq = slots.prompt.tokens.shape
     copies = rows // image.shape[0]
@@ -109,7 +109,7 @@ def _answer(
 
 
 def _forget(
-    model: Qwen3VL, slots: Slots, forgets: Bool[Array, "slot"], prefix: int
+    model: Qwen3VL, slots: Slots, forgets: Bool[Array, " slot"], prefix: int
 ) -> Float[Array, "layer slot 1 seq key"]:
     """Hides, in the upper layers, the earlier rows of an answer from the later ones.
 

@@ -12,7 +12,7 @@ from gaze import prompts
 from gaze.prompts import fill, prefixed
 
 Panel = int | np.integer
-Order = Sequence[int] | Int[np.ndarray, "line"]
+Order = Sequence[int] | Int[np.ndarray, " line"]
 
 
 def panel_question(

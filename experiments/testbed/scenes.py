@@ -57,7 +57,7 @@ def held_out(scene: Scene) -> bool:
 
 
 @cache
-def split_indices(split: Split) -> Int[np.ndarray, "scene"]:
+def split_indices(split: Split) -> Int[np.ndarray, " scene"]:
     """Numbers of the scenes in a split, ascending: 10,752 for training, 1,536 held out, 12,288 in all."""
     if split == "all":
         return np.arange(COUNT)

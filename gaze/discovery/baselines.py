@@ -67,7 +67,7 @@ def image_attention(
 
 def component_entropy(
     maps: Float[np.ndarray, "map cell"], shape: tuple[int, int], bright: float = BRIGHT
-) -> Float64[np.ndarray, "map"]:
+) -> Float64[np.ndarray, " map"]:
     """Over how many places attention is spread, as the public code of Localization Heads has it.
 
     A map's mean is taken off and what is left below 0 dropped. Cells above `bright` form components, also over corners;

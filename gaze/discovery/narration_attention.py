@@ -48,7 +48,7 @@ def watch(
     processor: Processor,
     strips: Sequence[Picture],
     question: str,
-    said: Sequence[Int[np.ndarray, "_"]],
+    said: Sequence[Int[np.ndarray, " _"]],
     room: int,
     size: int,
 ) -> Watched:

@@ -196,7 +196,7 @@ def score_interval(
     return low, high
 
 
-def _null(mass: Mass, credit: Credit, pairs: Int[np.ndarray, "draw #strip panel"]) -> Null:
+def _null(mass: Mass, credit: Credit, pairs: Int[np.ndarray, " draw #strip panel"]) -> Null:
     """Scores under pairings; each pair is question * panels + panel, and one strip of pairs is for all strips."""
     real = per_strip(mass, credit).mean(axis=0)
     strips, _, layers, heads, panels = mass.shape

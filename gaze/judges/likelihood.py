@@ -183,7 +183,7 @@ def _follow(
     """Mean log-probability of each text's first `length` tokens; 0 for none."""
     forked = cache.fork(1, ids.shape[2] - 1)
 
-    def score(text: tuple[Array, Array]) -> Float32[Array, "row"]:
+    def score(text: tuple[Array, Array]) -> Float32[Array, " row"]:
         ids, length = text
         # Padding stands behind the text, where nothing that counts can see it.
         later = model.extend(ids[:, :-1], forked).hidden
@@ -191,7 +191,7 @@ def _follow(
         counts = jnp.arange(ids.shape[1])[None, :] < length[:, None]
         return jnp.sum(logs, axis=1, where=counts) / jnp.maximum(length, 1).astype(jnp.float32)
 
-    def token_logs(row: tuple[Array, Array]) -> Float32[Array, "token"]:
+    def token_logs(row: tuple[Array, Array]) -> Float32[Array, " token"]:
         # Row by row, as the scores of a large vocabulary for all rows at once would fill the memory.
         hidden, ids = row
         logs = jax.nn.log_softmax(model.logits(hidden).astype(jnp.float32))

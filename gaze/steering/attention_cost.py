@@ -53,7 +53,7 @@ def shares(
     pictures: Sequence[Picture],
     question: str,
     target: int,
-    said: Sequence[Int[np.ndarray, "_"]],
+    said: Sequence[Int[np.ndarray, " _"]],
     heads: HeadSet,
     room: int,
     strength: float = 0.0,

@@ -361,7 +361,7 @@ def _fork(
     prompt: Prompt,
     plan: Steering,
     sampling: Sampling,
-    names: Int32[Array, "row"],
+    names: Int32[Array, " row"],
     *,
     max_new: int,
 ) -> State:

@@ -45,8 +45,8 @@ class Push:
       decoded: whether the tokens generated since are pushed.
     """
 
-    vectors: Float[AnyArray, "layer #batch embed"]
-    layers: Float[AnyArray, "layer"]
+    vectors: Float[AnyArray, " layer #batch embed"]
+    layers: Float[AnyArray, " layer"]
     alpha: Float[AnyArray, ""]
     prompt: Bool[AnyArray, ""]
     decoded: Bool[AnyArray, ""]
@@ -69,7 +69,7 @@ class Begun:
     """
 
     cache: Cache
-    last: Int32[Array, "row"]
+    last: Int32[Array, " row"]
 
 
 @struct.dataclass
@@ -121,7 +121,7 @@ def begin(model: Qwen3VL, images: Images, prefix: Prompt, questions: Prompt) -> 
 
 
 def observe(
-    model: Qwen3VL, begun: Begun, candidates: Int32[AnyArray, "candidate"]
+    model: Qwen3VL, begun: Begun, candidates: Int32[AnyArray, " candidate"]
 ) -> tuple[Float32[Array, "row layer embed"], Reply]:
     """The residual stream of the last prompt token after every layer, and the reply of the model left alone.
 
@@ -134,7 +134,7 @@ def observe(
 
 @jax.jit
 def _observe(
-    model: Qwen3VL, begun: Begun, candidates: Int32[Array, "candidate"]
+    model: Qwen3VL, begun: Begun, candidates: Int32[Array, " candidate"]
 ) -> tuple[Float32[Array, "row layer embed"], Reply]:
     slots = begun.cache.slots
     # Attention is not what is read here, but taps have at least one group of keys.
@@ -149,10 +149,10 @@ def _observe(
 def sweep(
     model: Qwen3VL,
     begun: Begun,
-    direction: Float[AnyArray, "layer #row embed"],
+    direction: Float[AnyArray, " layer #row embed"],
     bands: Float[AnyArray, "band layer"],
     alpha: Float[AnyArray, ""] | float,
-    candidates: Int32[AnyArray, "candidate"],
+    candidates: Int32[AnyArray, " candidate"],
 ) -> Reply:
     """The replies when a direction is added to the last prompt token after the layers of each band (1 in, 0 out).
 
@@ -176,10 +176,10 @@ def sweep(
 def _sweep(
     model: Qwen3VL,
     begun: Begun,
-    direction: Float[Array, "layer #row embed"],
+    direction: Float[Array, " layer #row embed"],
     bands: Float[Array, "band layer"],
     alpha: Float[Array, ""],
-    candidates: Int32[Array, "candidate"],
+    candidates: Int32[Array, " candidate"],
 ) -> Reply:
     yes = jnp.ones((), bool)
 
@@ -191,7 +191,7 @@ def _sweep(
 
 
 @partial(jax.jit, static_argnames="max_new")
-def narrate(model: Qwen3VL, begun: Begun, plan: Push, stop: Int32[Array, "stops"], *, max_new: int) -> Generation:
+def narrate(model: Qwen3VL, begun: Begun, plan: Push, stop: Int32[Array, " stops"], *, max_new: int) -> Generation:
     """At most `max_new` tokens for every row, greedily, under a push."""
     rows = len(begun.last)
     output = model.extend(begun.last[:, None], begun.cache, plan.at(0, begun.cache.slots))
@@ -224,7 +224,7 @@ def random_like(
     return (drawn / np.linalg.norm(drawn, axis=-1, keepdims=True) * length).astype(np.float32)
 
 
-def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> Int32[np.ndarray, "letter"]:
+def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> Int32[np.ndarray, " letter"]:
     """The token of each letter as an answer begins with it. Raises InputError if one is not a token of its own."""
     spelled = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in letters]
     broken = [letter for letter, tokens in zip(letters, spelled, strict=True) if len(tokens) != 1]
@@ -237,7 +237,7 @@ def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> Int32[np.ndarray, "
 
 def separation(
     first: Float[np.ndarray, "row layer embed"], second: Float[np.ndarray, "row layer embed"]
-) -> tuple[Float[np.ndarray, "layer point 2"], Float[np.ndarray, "layer"]]:
+) -> tuple[Float[np.ndarray, "layer point 2"], Float[np.ndarray, " layer"]]:
     """How far two kinds of prompts lie apart after each layer: principal components and the silhouette among them.
 
     Returns:
@@ -272,12 +272,12 @@ def _silhouette(first: Float[np.ndarray, "row 2"], second: Float[np.ndarray, "ot
     return float(np.concatenate(found).mean())
 
 
-def _check_candidates(model: Qwen3VL, candidates: Int32[AnyArray, "candidate"]) -> None:
+def _check_candidates(model: Qwen3VL, candidates: Int32[AnyArray, " candidate"]) -> None:
     """An index beyond the vocabulary would read the score of its last token."""
     require_shape("candidates", candidates, dict(candidate=None))
     require_range("candidates", candidates, 0, model.config.text.vocab_size, "these are tokens of another model")
 
 
-def _reply(model: Qwen3VL, output: Output, candidates: Int32[Array, "candidate"]) -> Reply:
+def _reply(model: Qwen3VL, output: Output, candidates: Int32[Array, " candidate"]) -> Reply:
     logits = model.logits(output.hidden[:, -1]).astype(jnp.float32)
     return Reply(jnp.argmax(logits, axis=-1).astype(jnp.int32), logits[:, candidates])

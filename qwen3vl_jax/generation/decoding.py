@@ -56,15 +56,15 @@ class State:
 
     cache: Cache
     tokens: Int32[Array, "batch new"]
-    length: Int32[Array, "batch"]
-    limit: Int32[Array, "batch"]
-    done: Bool[Array, "batch"]
+    length: Int32[Array, " batch"]
+    limit: Int32[Array, " batch"]
+    done: Bool[Array, " batch"]
     seen: Bool[Array, "batch vocab"]
-    step: Int32[Array, "batch"]
-    keys: Key[Array, "batch"]
+    step: Int32[Array, " batch"]
+    keys: Key[Array, " batch"]
 
     @property
-    def last(self) -> Int32[Array, "batch"]:
+    def last(self) -> Int32[Array, " batch"]:
         """The token that each row reads next."""
         where = jnp.minimum(self.step, self.tokens.shape[1] - 1)  # rows that are done count on
         return jnp.take_along_axis(self.tokens, where[:, None], axis=1)[:, 0]
@@ -75,7 +75,7 @@ class Generation:
     """Generated tokens; behind `length` (which does not count the stop token) a row repeats its last token."""
 
     tokens: Int32[Array, "batch new"]
-    length: Int32[Array, "batch"]
+    length: Int32[Array, " batch"]
 
 
 def prefill(
@@ -110,8 +110,8 @@ def begin(
     output: Output,
     seen: Bool[Array, "batch vocab"],
     sampling: Sampling,
-    keys: Key[Array, "batch"],
-    limit: Int32[Array, "batch"],
+    keys: Key[Array, " batch"],
+    limit: Int32[Array, " batch"],
     *,
     max_new: int,
 ) -> State:
@@ -234,7 +234,7 @@ def stream(
     key: Seed,
     *,
     max_new: int,
-) -> Iterator[tuple[Int32[np.ndarray, "batch"], Bool[np.ndarray, "batch"]]]:
+) -> Iterator[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]:
     """The same, one step at a time: yields every step's tokens and which rows have said their stop token."""
     key = _checked(model, prompt, vision, plan, sampling, key, max_new)
     state = _prefill(model, prompt, vision, plan, sampling, key, max_new)

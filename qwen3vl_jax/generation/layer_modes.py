@@ -24,7 +24,7 @@ class LayerMode(IntEnum):
 class LayerModes:
     """The mode of each layer. Nothing is read by taps where not all layers are in mode FULL."""
 
-    modes: Int32[Array, "layer"]
+    modes: Int32[Array, " layer"]
 
     def run(
         self, layer: LayerPass, mode: Int32[Array, ""], x: Float[Array, "batch query embed"]

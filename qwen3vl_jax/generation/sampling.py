@@ -27,7 +27,7 @@ class Sampling:
       repetition_penalty: divides positive and multiplies negative scores of tokens already in the row.
     """
 
-    stop: Int32[Array | np.ndarray, "stops"]
+    stop: Int32[Array | np.ndarray, " stops"]
     temperature: Float32[Array | np.ndarray, ""]
     top_k: Int32[Array | np.ndarray, ""]
     top_p: Float32[Array | np.ndarray, ""]
@@ -58,8 +58,11 @@ class Sampling:
 
 
 def choose(
-    logits: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], sampling: Sampling, keys: Key[Array, "batch"]
-) -> Int32[Array, "batch"]:
+    logits: Float[Array, "batch vocab"],
+    seen: Bool[Array, "batch vocab"],
+    sampling: Sampling,
+    keys: Key[Array, " batch"],
+) -> Int32[Array, " batch"]:
     """The next token of every row, drawn with its own key; `seen` marks tokens that stand in the row already."""
     scores = penalise(logits.astype(jnp.float32), seen, sampling)
     return lax.cond(

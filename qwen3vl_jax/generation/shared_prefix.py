@@ -82,6 +82,6 @@ def fork(model: Qwen3VL, shared_prefix: SharedPrefix, edits: Edits | None, copie
     return Output(decoder.norm(x[:, -1:]), replace(shared, keys=keys, values=values, filled=filled), None)
 
 
-def _full_where(wanted: Bool[Array, "layer"]) -> LayerModes:
+def _full_where(wanted: Bool[Array, " layer"]) -> LayerModes:
     """All of the work of some layers, none of the others'."""
     return LayerModes(jnp.where(wanted, jnp.int32(LayerMode.FULL), jnp.int32(LayerMode.SKIP)))
