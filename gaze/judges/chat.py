@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gaze.judges.judge import Attribution, Failed, Item, digest
+from gaze.judges.refusals import causes, in_doubt, lasts, passes
 from gaze.pictures.strips import Picture
 from qwen3vl_jax.errors import InputError, redact
 from qwen3vl_jax.files.read import reason, shown
@@ -48,8 +49,8 @@ HEIGHT, HEADER, GAP, QUALITY = 256, 40, 8, 90
 REPLY_TOKENS = 16
 MOST_BYTES = 2**20
 """Of a reply; a number needs a few hundred."""
-LASTING = (401, 402, 403, 404, 405, 410)
-"""The refusals of HTTP that every further request would meet."""
+REFUSALS = 3
+"""Bad requests of unknown cause, before anything was answered, that end the judging."""
 KEY, ENDPOINT = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 
 
@@ -69,8 +70,9 @@ class Chat:
     The released code of arXiv 2606.14703 shows the judge the unsteered answer beside the steered one; the paper does
     not say so. `show_baseline` does it for items that have one. An empty text is attributed to no panel unasked. A
     request that the endpoint does not answer, for all `retries`, and a reply that is not such a number make a `Failed`.
-    What every request would meet ends the judging after the first: a refused key, an unknown model, a host that is not there.
-    Nothing that the endpoint says is repeated without `redact`.
+    What every request would meet ends the judging at once (see `lasts`); so do the first three requests if the endpoint calls
+    them all bad and does not say why, and the first if no connection comes about. Nothing that the endpoint says is repeated
+    without `redact`.
 
     Attributes:
       model: as the endpoint calls it.
@@ -95,6 +97,7 @@ class Chat:
     bill: Bill = field(default_factory=Bill, init=False)
     reached: bool = field(default=False, init=False, repr=False)
     refused: str | None = field(default=None, init=False, repr=False)
+    doubtful: int = field(default=0, init=False, repr=False)
     client: Any = field(init=False, repr=False)
     lock: Any = field(default_factory=Lock, init=False, repr=False)
 
@@ -125,11 +128,14 @@ class Chat:
         keys = [(id(item.picture), item.text.strip(), item.baseline if self.show_baseline else None) for item in items]
         distinct = dict(zip(keys, items, strict=True))  # answers of one strip are often the same
         asked = [key for key, item in distinct.items() if item.text.strip()]
-        ahead = 0 if self.reached else 1  # alone, until it is known that the endpoint can be used
-        verdicts: dict[Any, Attribution] = {key: self._judge(distinct[key]) for key in asked[:ahead]}
+        verdicts: dict[Any, Attribution] = {}
+        for key in asked[:REFUSALS]:
+            if not self.reached:  # alone, until it is known that the endpoint can be used
+                verdicts[key] = self._judge(distinct[key])
+        rest = asked[len(verdicts) :]
         with ThreadPoolExecutor(self.parallel) as executor:
-            found = executor.map(lambda key: self._judge(distinct[key]), asked[ahead:])
-            verdicts |= zip(asked[ahead:], found, strict=True)
+            found = executor.map(lambda key: self._judge(distinct[key]), rest)
+            verdicts |= zip(rest, found, strict=True)
         return [verdicts.get(key) for key in keys]
 
     def question(self, item: Item) -> str:
@@ -162,29 +168,40 @@ class Chat:
     def _send(self, content: list[dict[str, Any]]) -> str | Failed:
         import openai
 
-        messages = [{"role": "user", "content": content}]
         try:
-            reply = self.client.chat.completions.create(
-                model=self.model, messages=messages, temperature=0, max_tokens=REPLY_TOKENS
-            )
+            reply = self._create(messages=[{"role": "user", "content": content}])
             said = reply.choices[0].message.content
         except openai.APIError as error:
-            if _lasts(error):
-                self.refused = f"the chat judge {self.model} cannot be asked: {type(error).__name__}, {reason(error)}"
+            why = f"{type(error).__name__}: {reason(causes(error)[-1])}"
+            if self._lasts(error):
+                self.refused = f"the chat judge {self.model} cannot be asked: {why}"
                 raise InputError(self.refused) from None
-            self.reached |= not isinstance(error, openai.APIConnectionError)
-            return Failed(f"{type(error).__name__}: {reason(error)}")
+            return Failed(why)
         except Exception:  # the client hands on whatever its decoders make of a reply
             said = None
         self.reached = True
         return said if isinstance(said, str) else Failed("what came back is no chat completion")
 
+    def _create(self, messages: list[dict[str, Any]]) -> Any:
+        """One completion. The client repeats a request whatever the cause, so the first goes out without that."""
+        import openai
 
-def _lasts(error: Exception) -> bool:
-    """Whether every further request would meet the same."""
-    unreachable = type(error.__cause__).__name__ == "ConnectError"
-    refused = getattr(error, "status_code", None) in LASTING
-    return unreachable or refused or getattr(error, "code", None) == "insufficient_quota"
+        request = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": REPLY_TOKENS}
+        if self.reached or not self.retries:
+            return self.client.chat.completions.create(**request)
+        try:
+            return self.client.with_options(max_retries=0).chat.completions.create(**request)
+        except openai.APIError as error:
+            if lasts(error) or not passes(error):
+                raise
+        return self.client.with_options(max_retries=self.retries - 1).chat.completions.create(**request)
+
+    def _lasts(self, error: Exception) -> bool:
+        """Whether an error ends the judging: by its cause, or because nothing was ever answered."""
+        unreachable = any(type(cause).__name__ in ("ConnectError", "ProxyError") for cause in causes(error))
+        with self.lock:
+            self.doubtful += in_doubt(error)
+            return lasts(error) or (not self.reached and (unreachable or self.doubtful >= REFUSALS))
 
 
 def check_endpoint(url: str) -> None:
@@ -192,7 +209,8 @@ def check_endpoint(url: str) -> None:
     try:
         parts = urlsplit(url)
         plain = not (parts.username or parts.password or parts.query or parts.fragment)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and plain
+        host = (parts.hostname or "").encode("idna")  # no part of a name is empty, or longer than 63 letters
+        fits = parts.scheme in ("http", "https") and bool(host) and (parts.port or 1) > 0 and plain
     except ValueError:
         fits = False
     if not fits or not url.isascii() or not url.isprintable() or " " in url:

@@ -1,5 +1,10 @@
 """No secret of the environment, whole or in part, in what a person reads."""
 
+import base64
+import html
+import json
+import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -41,6 +46,56 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_secret_is_hidden(form: str) -> None:
     shown = redact(f"401: bad header 'Bearer {form}' was sent")
     assert shown == "401: bad header 'Bearer ***' was sent"
+
+
+def each(form: str, text: str = SECRET) -> str:
+    return "".join(form.format(ord(sign)) for sign in text)
+
+
+ESCAPES = {
+    "url": each("%{:02X}"),
+    "url in a url": each("%25{:02x}"),
+    "JSON": each("\\u{:04x}"),
+    "JSON in JSON": json.dumps(each("\\u{:04x}"))[1:-1],
+    "slashes": SECRET.replace("/", "\\/"),
+    "Python": each("\\x{:02x}"),
+    "HTML": each("&#{};"),
+    "HTML in hexadecimal": each("&#x{:x};"),
+    "named in HTML": html.escape(SECRET.replace("+", "&plus;")),
+    "a part in a url": SECRET[:6] + each("%{:02x}", SECRET[6:9]) + SECRET[9:],
+    "hexadecimal": SECRET.encode().hex(),
+    "capital hexadecimal": SECRET.encode().hex().upper(),
+    "bytes": SECRET.encode().hex(" "),
+    "a fingerprint": SECRET.encode().hex(":").upper(),
+    "masked with dots": "sk-p...1234",
+    "masked with an ellipsis": "sk-p\N{HORIZONTAL ELLIPSIS}",
+}
+
+
+@pytest.mark.parametrize("form", ESCAPES.values(), ids=ESCAPES)
+def test_an_encoded_secret_is_hidden(form: str) -> None:
+    assert redact(f"bad header 'Bearer {form}' was sent") == "bad header 'Bearer ***' was sent"
+
+
+@pytest.mark.parametrize("before", ["", "u", "me", "you", "Basic me:"])
+@pytest.mark.parametrize("after", ["", "x", ":xy"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_base64_of_a_secret_is_hidden(before: str, after: str, encode: Callable[[bytes], bytes]) -> None:
+    form = encode(f"{before}{SECRET}{after}".encode()).decode()
+    shown = redact(f"sent {form}")
+    assert shown.startswith("sent ")
+    assert "***" in shown
+    # At most the signs around the secret, and one that it shares with each of them, are left.
+    assert len(shown) <= len("sent ***") + 4 * (len(before) + len(after) + 4) // 3
+    first = -(-8 * len(before) // 6)
+    assert redact(f"sent {form[first : first + 8]} and more") == "sent *** and more"
+
+
+@pytest.mark.parametrize("text", ["a", ".", "a.", "%", "&a", "\\", "*"])
+def test_long_texts_take_no_longer_than_their_length(text: str) -> None:
+    start = time.monotonic()
+    redact(text * 10_000)
+    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from gaze.judges.by_name import make_judge
 from gaze.judges.chat import Bill, Chat, numbered, parse
 from gaze.judges.judge import Failed, Item, Judge
 from gaze.judges.likelihood import Likelihood
+from gaze.judges.refusals import lasts, passes
 from gaze.pictures.strips import Photo, Strip
 from qwen3vl_jax.errors import InputError
 
@@ -152,11 +155,74 @@ def test_a_stalling_endpoint_is_given_up_and_asked_again(endpoint):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"])
-def test_a_host_that_is_not_there_ends_the_judging(host):
-    judge = Chat("m", f"http://{host}/v1", retries=0)
+def test_a_host_that_is_not_there_ends_the_judging(host, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    judge = Chat("m", f"http://{host}/v1", retries=0 if host[0] == "1" else 5)
+    start = time.monotonic()
     with pytest.raises(InputError, match="cannot be asked"):
         judge([Item(STRIP, text) for text in "abcdefgh"])
     assert judge.bill.requests == 1
+    assert time.monotonic() - start < 3
+
+
+def refused_connection(error):
+    """As the client hands it on."""
+    import openai
+
+    class ConnectError(Exception):
+        pass
+
+    try:
+        try:
+            raise ConnectError("no connection") from error
+        except ConnectError as outer:
+            raise openai.APIConnectionError(request=None) from outer
+    except openai.APIConnectionError as found:
+        return found
+
+
+@pytest.mark.parametrize(
+    ("error", "want"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), True),
+        (ssl.SSLCertVerificationError(1, "self-signed certificate"), True),
+        (ssl.SSLError(1, "WRONG_VERSION_NUMBER"), True),
+        (ssl.SSLEOFError(8, "EOF occurred"), False),
+        (ConnectionRefusedError(111, "Connection refused"), False),
+        (ConnectionResetError(104, "Connection reset by peer"), False),
+        (TimeoutError("timed out"), False),
+    ],
+)
+def test_which_connections_are_tried_again(error, want):
+    found = refused_connection(error)
+    assert (lasts(found), passes(found)) == (want, True)
+
+
+def test_an_untrusted_certificate_ends_the_judging_at_once(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    judge, start = Chat("m", "https://localhost/v1", retries=5), time.monotonic()
+    monkeypatch.setattr(judge.client, "with_options", lambda **_: judge.client)
+    calls = []
+
+    def create(**_):
+        calls.append(1)
+        raise refused_connection(ssl.SSLCertVerificationError(1, "self-signed certificate"))
+
+    monkeypatch.setattr(judge.client.chat.completions, "create", create)
+    with pytest.raises(InputError, match="self-signed"):
+        judge([Item(STRIP, text) for text in "abc"])
+    assert len(calls) == 1
+    assert time.monotonic() - start < 3
+
+
+def test_an_endpoint_that_goes_away_fails_the_item(endpoint):
+    judge = Chat("m", endpoint.url, parallel=1, retries=0)
+    assert judge([Item(STRIP, "a")]) == [0]
+    endpoint.shutdown()
+    endpoint.socket.close()
+    [verdict] = judge([Item(STRIP, "b")])
+    assert isinstance(verdict, Failed)
+    assert "refused" in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -192,6 +258,59 @@ def test_a_refusal_ends_the_judging_after_one_request(endpoint, status):
     assert len(endpoint.requests) == 1
 
 
+def refusal(status, **error):
+    return (status, json.dumps({"error": {"message": "no", **error}}).encode())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *[refusal(400, code=code) for code in ("model_not_found", "unsupported_parameter", "unsupported_value")],
+        *[refusal(400, param=name) for name in ("model", "temperature", "response_format", "max_tokens")],
+        *[refusal(status, code="insufficient_quota") for status in (400, 429, 503)],
+        refusal(422, param="temperature"),
+    ],
+)
+def test_a_bad_request_of_every_items_ends_the_judging_after_one(endpoint, entry):
+    endpoint.script = [entry]
+    with pytest.raises(InputError, match="cannot be asked"):
+        ask(endpoint, *"abcdefgh", parallel=4, retries=5)
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    "error", [{}, {"code": "other"}, {"code": ["x"], "param": {}}, {"param": "messages[0].content"}]
+)
+def test_bad_requests_of_unknown_cause_end_the_judging_after_three(endpoint, status, error):
+    endpoint.script = [refusal(status, **error)]
+    with pytest.raises(InputError, match="cannot be asked"):
+        ask(endpoint, *"abcdefgh", parallel=4, retries=5)
+    assert len(endpoint.requests) == 3
+
+
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded", "image_parse_error"])
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_what_is_wrong_with_an_item_fails_it_alone(endpoint, status, code):
+    endpoint.script = [*[refusal(status, code=code, param="prompt")] * 5, "1"]
+    verdicts = ask(endpoint, *"abcdef")
+    assert [isinstance(verdict, Failed) for verdict in verdicts] == [True] * 5 + [False]
+
+
+def test_bad_requests_after_an_answer_are_the_items_own(endpoint):
+    endpoint.script = ["1", 400, 400, 400, 400, "2"]
+    verdicts = ask(endpoint, *"abcdef")
+    assert [isinstance(verdict, Failed) for verdict in verdicts] == [False, *[True] * 4, False]
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_every_retry_is_made_of_the_first_request_too(endpoint, status):
+    endpoint.script = [status]
+    [verdict] = ask(endpoint, "a", retries=2)
+    assert isinstance(verdict, Failed)
+    assert len(endpoint.requests) == 3
+
+
 def test_what_is_refused_stays_refused(endpoint):
     endpoint.script = ["1", 401, "1"]
     judge = Chat("m", endpoint.url, parallel=1)
@@ -202,12 +321,20 @@ def test_what_is_refused_stays_refused(endpoint):
     assert len(endpoint.requests) == 2
 
 
+ENCODED = {
+    "base64": base64.b64encode(SECRET.encode()).decode(),
+    "base64 of a header": base64.b64encode(f"Bearer {SECRET}".encode()).decode(),
+    "urlsafe base64": base64.urlsafe_b64encode(f"me:{SECRET}".encode()).decode(),
+    "hexadecimal": SECRET.encode().hex(),
+    "url": "".join(f"%{ord(sign):02X}" for sign in SECRET),
+}
 ECHOES = {
     "whole": f"bad key: Bearer {SECRET}",
     "capitals": SECRET.upper(),
     "half": f"no such key {SECRET[:9]}...",
     "masked": f"{SECRET[:3]}****{SECRET[-4:]}",
     "late": "x" * 140 + SECRET,
+    **ENCODED,
 }
 
 
@@ -224,7 +351,11 @@ def test_no_part_of_the_key_is_repeated(endpoint, echo, status, capsys):
         told = str(refused)
     told += "".join(capsys.readouterr())
     pieces = [SECRET[start : start + 8] for start in range(len(SECRET) - 7)]
-    assert not [piece for piece in [*pieces, SECRET[-4:]] if piece in told.lower()]
+    assert not [
+        piece
+        for piece in [*pieces, SECRET[-4:], *(form[10:22].lower() for form in ENCODED.values())]
+        if piece in told.lower()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +369,8 @@ def test_no_part_of_the_key_is_repeated(endpoint, echo, status, capsys):
         "http://a/v1?key=hunter2",
         "http://a b/v1",
         "http://a:x",
+        "http://a..b/v1",
+        f"http://{'x' * 70}/v1",
     ],
 )
 def test_urls_that_are_no_endpoint(url, monkeypatch):
