@@ -21,7 +21,7 @@ from convert.verify_prompts import CASES, Case, build
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.edits import Edits, Taps
-from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.extras import extra
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.load import load_model, open_checkpoint, resolve
 from qwen3vl_jax.load.checkpoint import listed
@@ -120,10 +120,7 @@ def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
 
     Raises InputError if `src` is not a whole Qwen3-VL or PyTorch is missing.
     """
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise InputError("verify needs PyTorch: install the test extra (pip install 'gaze-jax[test]').") from error
+    extra("torch", "test", "verify")
     config = open_checkpoint(src).config
     damaged = damage(resolve(src))
     if damaged:

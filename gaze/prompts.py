@@ -5,8 +5,12 @@ Panels count from 0 in arguments and from 1 in words.
 
 import numpy as np
 
+from qwen3vl_jax.checks import require_count, require_type
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import shown
 
+LEAST_PANELS, MOST_PANELS = 2, 12
+"""Of a strip."""
 ORDINALS = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th", "11th", "12th")
 ORDINAL_WORDS = (
     *("first", "second", "third", "fourth", "fifth", "sixth"),
@@ -54,24 +58,27 @@ BOX = (
 
 def prefixed(prefix: str, question: str) -> str:
     """The question behind a prefix that opens the sentence."""
-    return prefix + question[0].lower() + question[1:]
+    require_type("prefix", prefix, str, "a text")
+    require_type("question", question, str, "a text")
+    return prefix + question[:1].lower() + question[1:]
 
 
-def fill(template: str, panel: int | np.integer, panels: int = 6) -> str:
+def fill(template: str, panel: int | np.integer, panels: int | np.integer = 6) -> str:
     """Returns a template about one panel, e.g. `fill(DISCOVERY, 2)` asks for the 3rd panel.
 
     Args:
       panel: from 0.
       panels: how many the strip has, 2 to 12, in place of the six that `DISCOVERY` names.
 
-    Raises InputError for what there are no words for.
+    Raises InputError for a panel that the strip has not, and for a template with other fields than these.
     """
-    index = int(panel)
-    if not 2 <= panels <= len(NUMBER_WORDS):
-        raise InputError(f"panels is {panels}: give 2 to {len(NUMBER_WORDS)}")
-    if not 0 <= index < len(ORDINALS):
-        raise InputError(f"panel is {index}: give 0 to {len(ORDINALS) - 1}")
+    require_type("template", template, str, "a text")
+    require_count("panels", panels, LEAST_PANELS, MOST_PANELS)
+    require_count("panel", panel, 0, int(panels) - 1)
+    fields = {"ordinal": ORDINALS[panel], "word": ORDINAL_WORDS[panel], "number": int(panel) + 1}
     about = template.replace("six-panel", f"{NUMBER_WORDS[panels - 1]}-panel")
-    return about.format(
-        ordinal=ORDINALS[index], word=ORDINAL_WORDS[index], number=index + 1, last=panels, before=panels - 1
-    )
+    try:
+        return about.format_map({**fields, "last": panels, "before": panels - 1})
+    except (ValueError, LookupError, AttributeError, TypeError):
+        names = "{ordinal}, {word}, {number}, {last} and {before}"
+        raise InputError(f"the template {shown(template)} cannot be filled: its fields may be {names}") from None

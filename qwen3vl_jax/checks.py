@@ -36,10 +36,12 @@ def require_shape(name: str, value: Any, axes: Mapping[str, int | None], ones: s
         raise InputError(f"{name} has shape {list(shape)}, but should have [{lengths}]")
 
 
-def require_count(name: str, value: object, low: int = 1) -> None:
-    """Raises InputError unless an argument is a whole number of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise InputError(f"{name} is {shown(value)}, but should be a whole number from {low}")
+def require_count(name: str, value: object, low: int = 1, high: int | None = None) -> None:
+    """Raises InputError unless an argument is a whole number of at least `low` and, where that is given, at most `high`."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):  # type: ignore[operator]
+        upto = "" if high is None else f" to {high}"
+        raise InputError(f"{name} is {shown(value)}, but should be a whole number from {low}{upto}")
 
 
 def require_range(name: str, value: Any, low: int, high: int, hint: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.extras import extra
 
 
 class Question(NamedTuple):
@@ -106,12 +106,10 @@ def _hooks(torch: Any, model: Any, question: Question, masked: Masked) -> Iterat
 
 
 def _open(folder: Path) -> tuple[Any, Any]:
-    try:
-        import torch
-        from transformers import Qwen3VLForConditionalGeneration
-        from transformers.utils import logging
-    except ImportError as error:
-        raise InputError("the reference side needs PyTorch: pip install 'gaze-jax[test]'") from error
+    torch = extra("torch", "test", "the reference side")
+    from transformers import Qwen3VLForConditionalGeneration
+    from transformers.utils import logging
+
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")

@@ -33,6 +33,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.data.coco import pycocotools
 from experiments.paper import e9_checkpoints as checkpoints
 from experiments.paper.e8_natural import pictures
 from experiments.paper.reports.checkpoints import CheckpointRow
@@ -77,6 +78,8 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> dict[str, A
     )
     if reason := too_few_panels(chosen.panels):
         raise InputError(reason)
+    if chosen.photos != TESTBED:
+        pycocotools()
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="gaze-diagnose-")))
         return _examined(Run(folder, chosen))

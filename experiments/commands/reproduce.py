@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from experiments.commands.runner import experiment, perform
+from experiments.commands.runner import check_extras, experiment, perform
 from experiments.commands.tables import steering_table
 from experiments.paper import ALL
 from experiments.paper.steering_study import example
@@ -30,8 +29,7 @@ def reproduce(out: Path, settings: Settings, names: Sequence[str]) -> Path:
 
     Nothing in the folder but `timing.json` depends on when, or how often interrupted, it was made.
     """
-    if "e8_natural" in names and find_spec("pycocotools") is None:
-        raise InputError("experiment 8 reads pictures in COCO's format: pip install 'gaze-jax[coco]' first")
+    check_extras(names)
     run = Run(out, settings)
     chapters, seconds = [], {}
     for name in names:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from experiments.data.coco import pycocotools
 from experiments.paper.experiment import Experiment, experiment
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
@@ -21,8 +22,15 @@ def perform(one: Experiment, run: Run) -> Chapter:
     return one.chapter(run, results)
 
 
+def check_extras(names: Sequence[str]) -> None:
+    """Raises InputError, before anything is done, if an experiment needs a package that is not installed."""
+    if "e8_natural" in names:
+        pycocotools()
+
+
 def run_alone(name: str, out: Path, given: dict[str, Any]) -> None:
     """Runs one experiment in the folder `out`, after those that it needs, and prints what it found."""
+    check_extras([name])
     run = Run(out, resolve_settings(given))
     needed = ("e1_discovery", "e5_static") if name == "judge_calibration" else ("e1_discovery",)
     chapters = perform_all(run, [*dict.fromkeys((*needed, name))])

@@ -20,6 +20,7 @@ from experiments.data.synonyms import SYNONYMS
 from gaze.pictures.regions import Box, Pixels
 from gaze.pictures.strips import Photo
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.extras import extra
 from qwen3vl_jax.files.read import read_json, reading, shown
 from qwen3vl_jax.images import open_image, opened, orientation, upright_size
 
@@ -148,16 +149,18 @@ def names_object(text: str, categories: Sequence[str], synonyms: Mapping[str, Se
     return next((index[name] for name in _mentions(_plain(text).split(), meant) if name in index), None)
 
 
+def pycocotools() -> Any:
+    """The module that reads COCO; InputError if it is not installed."""
+    return extra("pycocotools.coco", "coco", "reading COCO")
+
+
 def _index(annotations: Path) -> Any:
     """The file as pycocotools' COCO, whose chatter on stdout is kept quiet."""
-    try:
-        from pycocotools.coco import COCO
-    except ImportError:
-        raise InputError("reading COCO needs the extra `coco`: pip install 'gaze-jax[coco]'") from None
+    library = pycocotools()
     described = read_json(annotations, KIND, Instances, HINT, MOST_BYTES)
     _check(described, annotations)
     with redirect_stdout(io.StringIO()):
-        index = COCO()
+        index = library.COCO()
         index.dataset = described
         index.createIndex()
     return index

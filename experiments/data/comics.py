@@ -17,6 +17,7 @@ from pydantic import RootModel
 from gaze.pictures.compose import arrange, compose
 from gaze.pictures.strips import Strip
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.extras import extra
 from qwen3vl_jax.files.read import read_bytes, read_json, read_text, reading
 from qwen3vl_jax.images import MOST_PICTURE_BYTES, TURNS, ImageLike, open_image, orientation
 
@@ -46,7 +47,7 @@ class PanelFolders:
     """`comicN/p1.png` to `p6.png`, the layout of the paper's code; JPEG, WebP and BMP will do.
 
     Captions, if there are any, stand beside the panels: `captions.json`, a list of six, or `p1.txt` to `p6.txt`. Where
-    `panels` is another number, that many are wanted of each kind.
+    `panels` is another number, exactly that many are wanted of each kind.
     """
 
     def __init__(self, root: Path, panels: int = 6) -> None:
@@ -56,6 +57,8 @@ class PanelFolders:
     def open(self, name: str) -> Strip:
         folder = self._root / name
         files = {path.name.lower(): path for path in _listed(folder)}
+        for file in files:
+            _within(file, r"p([0-9]{1,9})\.(png|jpe?g|webp|bmp|txt)", self._panels)
         panels: list[ImageLike] = []
         for number in range(1, self._panels + 1):
             found = [files[f"p{number}{suffix}"] for suffix in SUFFIXES if f"p{number}{suffix}" in files]
@@ -112,7 +115,7 @@ class HubRows:
     """A data set with the columns of `baulab/openai-comic-strips`: `comic_id`, `panel_1` to 6 and, maybe, `caption_1` to 6.
 
     Comics are called as in a folder that the paper's code has exported, so both give the same strips to the same seed.
-    Where `panels` is another number, that many columns are read.
+    Where `panels` is another number, that many columns are read; a row that has a panel in a further one is no such strip.
     """
 
     def __init__(self, name: str, split: str, panels: int = 6) -> None:
@@ -125,8 +128,8 @@ class HubRows:
         with reading(f"the data set {name}", "a data set with pictures"):
             for column in self._panels:
                 data = data.cast_column(column, _datasets().Image(decode=False))
-        self._data = data
-        self._rows = {f"comic{str(key).removeprefix('comic')}": row for row, key in enumerate(data["comic_id"])}
+            self._data, keys = data, [str(key).removeprefix("comic") for key in data["comic_id"]]
+        self._rows = {f"comic{key}": row for row, key in enumerate(keys)}
         if len(self._rows) < len(data):
             raise InputError(f"the data set {name} has several comics of one comic_id: give each its own")
         self.names = tuple(self._rows)
@@ -134,6 +137,8 @@ class HubRows:
     def open(self, name: str) -> Strip:
         with reading(name, "a row of the data set"):
             row: Mapping[str, Any] = self._data[self._rows[name]]
+        for column in [column for column in row if row[column]]:
+            _within(column, r"(?:panel|caption)_([0-9]{1,9})", len(self._panels))
         found = [row.get(column.replace("panel", "caption")) for column in self._panels]
         captions = [caption for caption in found if caption]
         if not all(isinstance(caption, str) for caption in captions):
@@ -159,6 +164,13 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read ({os.strerror(error.errno or 0)})") from None
+
+
+def _within(name: str, pattern: str, panels: int) -> None:
+    """Raises InputError for a name whose number is that of no panel: the rest would be another strip than was drawn."""
+    found = re.fullmatch(pattern, name)
+    if found and not 1 <= int(found[1]) <= panels:
+        raise InputError(f"it has {name}, where a strip has {panels} panels")
 
 
 def _captions(files: Mapping[str, Path], panels: int) -> list[str]:
@@ -212,11 +224,7 @@ def _digest(paths: Sequence[Path]) -> str | None:
 
 def _datasets() -> Any:
     """The module, which only this kind of source needs."""
-    try:
-        import datasets
-    except ImportError:
-        raise InputError("reading a data set needs the extra `hub`: pip install 'gaze-jax[hub]'") from None
-    return datasets
+    return extra("datasets", "hub", "reading a data set")
 
 
 def _load(name: str, split: str) -> Any:

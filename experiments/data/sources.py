@@ -16,6 +16,8 @@ from experiments.data.comics import Comics, HubRows, PanelFolders, RawPages
 from experiments.run.processes import shares, union
 from experiments.testbed.strips import draw_strips
 from gaze.pictures.strips import Picture, Strip
+from gaze.prompts import LEAST_PANELS, MOST_PANELS
+from qwen3vl_jax.checks import require_count
 from qwen3vl_jax.errors import InputError
 
 Purpose = Literal["discovery", "selection", "evaluation"]
@@ -49,10 +51,14 @@ def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool
         "hub:NAME[@SPLIT]" (a data set of the hub, or saved in the folder NAME; the split is "train" unless given).
       counts: how many strips each purpose will want; a purpose that is not named still gets a share of the rest.
       share: let evaluation see the strips of discovery, for collections too small to do without.
-      panels: how many panels a strip has.
+      panels: how many panels a strip has, 2 to 12.
 
-    Raises InputError for another spec, an unreadable place, and fewer comics than `counts` add up to.
+    Raises InputError for another spec, other numbers, an unreadable place, and fewer comics than `counts` add up to.
     """
+    require_count("panels", panels, LEAST_PANELS, MOST_PANELS)
+    require_count("seed", seed, 0)
+    for purpose, count in counts.items():
+        require_count(f"the number of strips for {purpose}", count, 0)
     kind, _, place = spec.partition(":")
     if spec == "testbed":
         return Drawn(spec, seed, share, panels=panels)

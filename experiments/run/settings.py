@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from experiments.run.cache import SCHEMA
 from experiments.run.models import TESTBED, source
+from gaze.prompts import LEAST_PANELS, MOST_PANELS
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import read_json, said, shown
@@ -52,7 +53,7 @@ class Settings:
     mesh: str | None = None
     strips: str = TESTBED
     discovery_strips: str | None = None
-    panels: Annotated[int, Field(ge=2, le=12)] = 6
+    panels: Annotated[int, Field(ge=LEAST_PANELS, le=MOST_PANELS)] = 6
     share: bool = False
     discovery: Few = 60
     selection: Few = 24

@@ -1,6 +1,5 @@
 """The testbed's pictures without panels as files of COCO: what reads the one reads the other."""
 
-import json
 from itertools import count as numbers
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from PIL import Image
 from experiments.testbed.scattered import Thing, draw_scattered
 from experiments.testbed.scenes import COLOURS
 from experiments.testbed.shapes import SHAPES
+from qwen3vl_jax.files.write import write_json
 
 CATEGORIES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
@@ -34,7 +34,7 @@ def write_coco(folder: Path, seed: int, count: int) -> tuple[Path, Path]:
     categories = [{"id": place, "name": name} for place, name in enumerate(CATEGORIES, start=1)]
     described = {"images": entries, "annotations": annotations, "categories": categories}
     path = folder / "instances.json"
-    path.write_text(json.dumps(described, indent=1) + "\n")
+    write_json(path, described)
     return path, images
 
 

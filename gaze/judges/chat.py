@@ -21,6 +21,7 @@ from gaze.judges.judge import Attribution, Failed, Item, digest
 from gaze.judges.refusals import causes, in_doubt, lasts, passes
 from gaze.pictures.strips import Picture
 from qwen3vl_jax.errors import InputError, redact
+from qwen3vl_jax.extras import extra
 from qwen3vl_jax.files.read import reason, shown
 
 QUESTION = """\
@@ -245,17 +246,14 @@ def numbered(picture: Picture) -> Image.Image:
 
 
 def _client(judge: Chat) -> Any:
-    try:
-        from openai import DefaultHttpxClient, OpenAI  # an extra
-    except ImportError:
-        raise InputError("a chat judge needs the openai package: pip install openai") from None
+    openai = extra("openai", "judge", "a chat judge")
     key = os.environ.get(KEY)
     if not key and judge.base_url is None:
         raise InputError(f"the chat judge {judge.model} needs a key: set {KEY}, or {ENDPOINT} for an endpoint without")
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise InputError(f"{KEY} holds signs that no key has: is there a space or a line break in it?")
-    http = DefaultHttpxClient(event_hooks={"response": [partial(_bounded, seconds=judge.timeout)]})
-    return OpenAI(
+    http = openai.DefaultHttpxClient(event_hooks={"response": [partial(_bounded, seconds=judge.timeout)]})
+    return openai.OpenAI(
         api_key=key or "none",
         base_url=judge.base_url,
         timeout=judge.timeout,

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from gaze.pictures.regions import Box, box_cells, panel_cells
+from qwen3vl_jax.checks import require_count
 from qwen3vl_jax.positions import Grid
 
 
@@ -60,7 +61,8 @@ class Strip:
 
     @classmethod
     def even(cls, name: str, image: Image.Image, panels: int) -> "Strip":
-        """A picture cut into `panels` columns of (nearly) equal width."""
+        """A picture cut into `panels` columns of (nearly) equal width; InputError for more than its columns of pixels."""
+        require_count("panels", panels, 1, image.width)
         edges = [round(image.width * number / panels) for number in range(panels + 1)]
         return cls(name, image, tuple(right - left for left, right in pairwise(edges)))
 

@@ -107,7 +107,7 @@ def test_verify_without_pytorch(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     assert command("verify", toy) == 2
-    assert "verify needs PyTorch: install the test extra" in capsys.readouterr().err
+    assert "verify needs the extra `test`" in capsys.readouterr().err
 
 
 def test_verify_names_what_is_damaged(

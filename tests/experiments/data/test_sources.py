@@ -363,6 +363,24 @@ def test_a_missing_library_names_its_extra(monkeypatch):
         open_source("hub:some/where", 0, {})
 
 
+class Spoiled:
+    """A data set whose ids cannot be read, though its columns are there."""
+
+    column_names = ("comic_id", *(f"panel_{number}" for number in range(1, 7)))
+
+    def cast_column(self, *_):
+        return self
+
+    def __getitem__(self, _):
+        raise OSError("the file was cut off")
+
+
+def test_ids_that_cannot_be_read_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Spoiled())
+    with pytest.raises(InputError, match=r"the data set some/where cannot be read .*cut off"):
+        open_source("hub:some/where", 0, {})
+
+
 def test_the_testbed_draws_its_own():
     source = open_source("testbed", 4, COUNTS)
     strips = {purpose: source.draw(purpose, 2) for purpose in PURPOSES}
@@ -379,6 +397,47 @@ def test_the_testbed_draws_its_own():
 def test_a_wrong_spec_says_what_would_be_right(spec):
     with pytest.raises(InputError, match=r"give testbed, folder:PATH, comics:PATH or hub:NAME\[@SPLIT\]"):
         open_source(spec, 0, {})
+
+
+@pytest.mark.parametrize("spec", ["testbed", "folder:{}", "comics:{}", "hub:{}"])
+@pytest.mark.parametrize("panels", [10**9, 13, 1, 0, -6, True])
+def test_a_wrong_number_of_panels_is_refused_before_anything_is_read(tmp_path, spec, panels):
+    with pytest.raises(InputError, match=f"panels is {panels}, but should be a whole number from 2 to 12"):
+        open_source(spec.format(tmp_path / "nowhere"), 0, {}, panels=panels)
+
+
+@pytest.mark.parametrize(("seed", "counts"), [(-1, {}), (0, {"evaluation": -1}), (0, {"selection": True})])
+def test_other_numbers_are_refused_too(comics, seed, counts):
+    with pytest.raises(InputError, match="should be a whole number from 0"):
+        open_source(f"folder:{comics}", seed, counts)
+
+
+@pytest.mark.parametrize("name", ["p7.png", "P8.JPG", "p12.webp", "p0.png", "p7.txt", "p0000.bmp"])
+def test_a_folder_of_more_panels_is_no_shorter_strip(comics, name):
+    (comics / "comic4" / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"it has {name.lower()}, where a strip has 6 panels"):
+        PanelFolders(comics).open("comic4")
+    source = open_source(f"folder:{comics}", 0, {"evaluation": 12})
+    with pytest.raises(InputError, match="11 are left for evaluation and 1 could not be used"):
+        source.draw("evaluation", 12)
+    assert [skipped for skipped, _ in source.skipped] == ["comic4"]
+
+
+def test_other_files_beside_the_panels_do_not_matter(comics):
+    for name in ("p7.pdf", "panel7.png", "p7_old.png", "notes.txt", "p.png"):
+        (comics / "comic4" / name).write_bytes(b"")
+    assert len(PanelFolders(comics).open("comic4")) == 6
+
+
+def test_a_row_of_more_panels_is_no_shorter_strip(tmp_path):
+    table = panel_table(3)
+    table["panel_6"][1] = None
+    table["caption_6"][1] = None
+    saved_table(tmp_path / "saved", table)
+    source = open_source(f"hub:{tmp_path / 'saved'}", 0, {"evaluation": 1}, panels=5)
+    assert names(source.draw("evaluation", 1)) == ["comic2"]
+    for _, why in source.skipped:
+        assert "where a strip has 5 panels" in why
 
 
 @pytest.mark.parametrize("kind", ["folder", "comics"])

@@ -460,7 +460,7 @@ def test_a_missing_key_or_package_is_told_at_once(monkeypatch):
     with pytest.raises(InputError, match="set OPENAI_API_KEY"):
         Chat("m")
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(InputError, match="needs the openai package"):
+    with pytest.raises(InputError, match="needs the extra `judge`"):
         Chat("m", "http://127.0.0.1:9/v1")
 
 

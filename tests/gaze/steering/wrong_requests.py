@@ -14,6 +14,7 @@ from gaze.discovery.scores import gaze_credit as credit
 from gaze.heads import HeadSet
 from gaze.pictures.regions import region_keys
 from gaze.pictures.strips import Strip
+from gaze.prompts import DISCOVERY, fill, prefixed
 from gaze.steering.attention_cost import shares
 from gaze.steering.engine import GenerationOptions, Request, answers, discover, encode
 from gaze.steering.steering_vectors import difference, observe, push, random_like, separation, sweep
@@ -114,6 +115,16 @@ def main() -> int:
         "pairs": (lambda: difference(pairs, pairs[:1]), "minus has shape"),
         "draws": (lambda: random_like(vectors, 0, 0), "draws is 0"),
         "kinds": (lambda: separation(pairs[:1], pairs[:1]), "from three on"),
+        "panel of a prompt": (lambda: fill(DISCOVERY, 2.7), "panel is 2.7, but should be a whole number from 0 to 5"),
+        "panel of an array": (lambda: fill(DISCOVERY, np.array([1, 2])), "panel is array"),
+        "panel of text": (lambda: fill(DISCOVERY, "2"), "panel is '2'"),
+        "panels of floats": (lambda: fill(DISCOVERY, 0, 6.0), "panels is 6.0"),
+        "no template": (lambda: fill(None, 0), "template is of type NoneType"),
+        "swapped prompt": (lambda: fill(2, DISCOVERY), "template is of type int"),
+        "prefix": (lambda: prefixed(None, QUESTION), "prefix is of type NoneType"),
+        "prefixed": (lambda: prefixed("x", 3), "question is of type int"),
+        "columns": (lambda: Strip.even("a", strip.image, 10**9), "panels is 1000000000"),
+        "columns of floats": (lambda: Strip.even("a", strip.image, 2.5), "panels is 2.5"),
         "keys of a batch": (lambda: region_keys(row[None], cells), "image_cell has shape"),
         "cells of numbers": (lambda: region_keys(row, cells.astype(np.int32)), "cells has shape"),
     }
