@@ -1,11 +1,16 @@
-"""Means of many quantities at once with the percentile bootstrap interval over strips, as `gaze.statistics.accuracy` has it."""
+"""The cluster bootstrap over strips: all answers about a strip are drawn together, or not at all.
+
+Every interval of the package is the 95 % percentile interval of what this file draws.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Num, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from qwen3vl_jax.errors import InputError
+
+DRAWS = 10_000
 
 
 class Means(NamedTuple):
@@ -17,9 +22,9 @@ class Means(NamedTuple):
 
 
 def means(
-    values: Shaped[np.ndarray, " answer *what"], strip: Int[np.ndarray, " answer"], seed: int, draws: int = 10_000
+    values: Shaped[np.ndarray, " answer *what"], strip: Int[np.ndarray, " answer"], seed: int, draws: int = DRAWS
 ) -> Means:
-    """Means over answers; all answers about a strip are drawn together, the same strips for every quantity.
+    """Means over answers; the same strips are drawn for every quantity.
 
     A single strip says nothing about others: its intervals are NaN. Raises InputError if there is no answer.
     """
@@ -30,13 +35,19 @@ def means(
     answers = np.bincount(number)
     sums = np.zeros((len(answers), flat.shape[1]))
     np.add.at(sums, number, flat)
-    times = _resampled(len(answers), seed, draws)
-    drawn = times @ sums / (times @ answers)[:, None]
-    low, high = np.percentile(drawn if len(answers) > 1 else drawn * np.nan, [2.5, 97.5], axis=0)
+    times = resampled(len(answers), np.random.default_rng(seed), draws)
+    low, high = ends(times @ sums / (times @ answers)[:, None])
+    if len(answers) == 1:
+        low, high = low * np.nan, high * np.nan
     shape = values.shape[1:]
     return Means(flat.mean(axis=0).reshape(shape), low.reshape(shape), high.reshape(shape))
 
 
-def _resampled(strips: int, seed: int, draws: int) -> Num[np.ndarray, "draw strip"]:
-    """How often each strip is drawn."""
-    return np.random.default_rng(seed).multinomial(strips, np.full(strips, 1 / strips), size=draws).astype(np.float64)
+def resampled(strips: int, rng: np.random.Generator, draws: int) -> Float[np.ndarray, "draw strip"]:
+    """How often each strip is in each sample of as many strips, drawn with replacement."""
+    return rng.multinomial(strips, np.full(strips, 1 / strips), size=draws).astype(np.float64)
+
+
+def ends(drawn: Float[np.ndarray, " draw *what"]) -> Float[np.ndarray, " 2 *what"]:
+    """Between them lie the middle 95 % of what was drawn."""
+    return np.percentile(drawn, [2.5, 97.5], axis=0)

@@ -1,16 +1,17 @@
 """Numbers with their doubt: means with intervals that know that answers about one strip hang together.
 
-All intervals are 95 % percentile bootstrap intervals over strips. A single strip says nothing about others: its
-interval is the whole range of what is measured.
+All intervals are those of `gaze.intervals`. A single strip says nothing about others: its interval is the whole range
+of what is measured.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, Shaped
 from scipy import stats
 
+from gaze.intervals import DRAWS, ends, resampled
 from qwen3vl_jax.errors import InputError
 
 UNATTRIBUTABLE = -1
@@ -88,7 +89,7 @@ def average(
     strip: Int[np.ndarray, " answer"],
     seed: int,
     whole: tuple[float, float] = (0.0, 1.0),
-    draws: int = 10_000,
+    draws: int = DRAWS,
 ) -> Estimate:
     """Mean over answers, all answers about a strip being drawn together.
 
@@ -102,12 +103,13 @@ def average(
         raise InputError("there is no answer to take the mean of")
     _, number = np.unique(strip, return_inverse=True)
     sums, answers = np.bincount(number, values), np.bincount(number)
-    low, high = _interval(_share, (sums, answers), seed, draws) if len(answers) > 1 else whole
+    times = resampled(len(answers), np.random.default_rng(seed), draws)
+    low, high = ends(times @ sums / (times @ answers)).tolist() if len(answers) > 1 else whole
     return Estimate(float(values.mean()), low, high, values.size, len(answers))
 
 
 def accuracy(
-    hit: Bool[np.ndarray, " answer"], strip: Int[np.ndarray, " answer"], seed: int, draws: int = 10_000
+    hit: Bool[np.ndarray, " answer"], strip: Int[np.ndarray, " answer"], seed: int, draws: int = DRAWS
 ) -> Estimate:
     """Share of hits; `average` of answers that are right or wrong. Raises InputError if there is no answer."""
     return average(hit, strip, seed, draws=draws)
@@ -120,7 +122,7 @@ def difference(
     other_strip: Int[np.ndarray, " reply"],
     seed: int,
     whole: tuple[float, float] = (-1.0, 1.0),
-    draws: int = 10_000,
+    draws: int = DRAWS,
 ) -> Estimate:
     """Mean of one condition minus that of another on the same strips, which are drawn for both at once.
 
@@ -134,16 +136,10 @@ def difference(
             f"two conditions can only be compared on the same strips, got {len(names)} and {len(others)} strips"
         )
 
-    def gap(one: np.ndarray, ones: np.ndarray, two: np.ndarray, twos: np.ndarray, axis: int) -> np.ndarray:
-        return _share(one, ones, axis) - _share(two, twos, axis)
-
-    sums = (
-        np.bincount(number, values),
-        np.bincount(number),
-        np.bincount(other_number, other),
-        np.bincount(other_number),
-    )
-    low, high = _interval(gap, sums, seed, draws) if len(names) > 1 else whole
+    times = resampled(len(names), np.random.default_rng(seed), draws)
+    mean = times @ np.bincount(number, values) / (times @ np.bincount(number))
+    other_mean = times @ np.bincount(other_number, other) / (times @ np.bincount(other_number))
+    low, high = ends(mean - other_mean).tolist() if len(names) > 1 else whole
     return Estimate(float(values.mean() - other.mean()), low, high, values.size + other.size, len(names))
 
 
@@ -152,7 +148,7 @@ def group_accuracy(
     group: Shaped[np.ndarray, " answer"],
     strip: Int[np.ndarray, " answer"],
     seed: int,
-    draws: int = 10_000,
+    draws: int = DRAWS,
 ) -> dict[str, Estimate]:
     """`accuracy` for each group of answers (a size class, a schedule, ...), by its name."""
     return {str(name): accuracy(hit[group == name], strip[group == name], seed, draws) for name in np.unique(group)}
@@ -163,7 +159,7 @@ def panel_accuracy(
     target: Int[np.ndarray, " answer"],
     strip: Int[np.ndarray, " answer"],
     seed: int,
-    draws: int = 10_000,
+    draws: int = DRAWS,
 ) -> dict[int, Estimate]:
     """`accuracy` for each panel that was a target."""
     return {
@@ -184,7 +180,7 @@ def against_controls(
     controls: Bool[np.ndarray, "draw answer"],
     strip: Int[np.ndarray, " answer"],
     seed: int,
-    draws: int = 10_000,
+    draws: int = DRAWS,
 ) -> Controls:
     """Places the gaze heads among draws of random heads.
 
@@ -232,7 +228,7 @@ def follows(wanted: Int[np.ndarray, " segment"], judged: Int[np.ndarray, " segme
 
 
 def correlation(
-    values: Sequence[float | None], strip: Int[np.ndarray, " sequence"], seed: int, draws: int = 10_000
+    values: Sequence[float | None], strip: Int[np.ndarray, " sequence"], seed: int, draws: int = DRAWS
 ) -> Correlation:
     """Mean of rank correlations, those that are undefined counted and left out."""
     defined = np.array([value is not None for value in values], bool)
@@ -243,25 +239,6 @@ def correlation(
     zero_filled = float(known.sum()) / len(values)
     lost = len(values) - known.size
     return Correlation(found.value, found.low, found.high, zero_filled, known.size, lost, found.strips)
-
-
-def _share(sums: np.ndarray, answers: np.ndarray, axis: int) -> np.ndarray:
-    return sums.sum(axis=axis) / answers.sum(axis=axis)
-
-
-def _interval(
-    statistic: Callable[..., np.ndarray], by_strip: tuple[Num[np.ndarray, " strip"], ...], seed: int, draws: int
-) -> tuple[float, float]:
-    drawn = stats.bootstrap(
-        by_strip,
-        statistic,
-        paired=True,
-        n_resamples=draws,
-        batch=1000,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def _over_draws(
@@ -275,18 +252,8 @@ def _over_draws(
     """Interval of the mean over draws of heads, plus what every draw has in `extra`, per answer."""
     if min(hits.shape) < 2:
         return whole
-    totals = hits + extra
-
-    def mean(drawn: np.ndarray, strips: np.ndarray, axis: int) -> np.ndarray:
-        table = totals[drawn[..., :, None], strips[..., None, :]]
-        return table.mean(axis=-2).sum(axis=axis) / answers[strips].sum(axis=axis)
-
-    found = stats.bootstrap(
-        tuple(np.arange(size) for size in hits.shape),
-        mean,
-        n_resamples=draws,
-        batch=100,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    rng = np.random.default_rng(seed)
+    heads, strips = (resampled(size, rng, draws) for size in hits.shape)
+    totals = np.einsum("ns,ns->n", heads @ hits / len(hits) + extra, strips)
+    low, high = ends(totals / (strips @ answers)).tolist()
+    return low, high

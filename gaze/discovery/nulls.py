@@ -22,6 +22,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Float64, Int
 
 from gaze.discovery.scores import Credit, Mass, Scores, per_strip
+from gaze.intervals import ends, resampled
 from gaze.statistics import spearman
 from qwen3vl_jax.errors import InputError
 
@@ -187,12 +188,9 @@ def score_interval(
     strips, layers, heads = by_strip.shape
     if strips == 1:
         return np.full((layers, heads), -1.0), np.full((layers, heads), 1.0)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(strips, np.full(strips, 1 / strips), size=draws) / strips
-    ends = [
-        np.percentile(weights @ by_strip[:, layer].astype(np.float64), [2.5, 97.5], axis=0) for layer in range(layers)
-    ]
-    low, high = np.stack(ends, axis=1)
+    times = resampled(strips, np.random.default_rng(seed), draws) / strips
+    by_layer = [ends(times @ by_strip[:, layer].astype(np.float64)) for layer in range(layers)]
+    low, high = np.stack(by_layer, axis=1)
     return low, high
 
 
