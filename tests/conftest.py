@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -11,16 +11,18 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What one process has compiled, the others of this run read: workers, and commands that tests start.
 CACHE = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="gaze-tests-")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import chex  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
-MAPS = 15_000
+MAPS = 30_000
 PACKAGES = ["qwen3vl_jax", "gaze", "convert", "experiments"]
 install_import_hook(PACKAGES, "beartype.beartype")
 import qwen3vl_jax  # noqa: E402, F401 - sets the flags of XLA before any backend starts
+from qwen3vl_jax.text import Decoder  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -33,6 +35,19 @@ def _room_for_programs() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_text().count("\n") > MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture
+def decoder_traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """`decoder_traces(n)`: from here on, whatever is compiled may contain the decoder n times in all."""
+
+    def limit(most: int) -> None:
+        monkeypatch.setattr(Decoder, "__call__", chex.assert_max_traces(plain, most))
+
+    plain = Decoder.__call__
+    chex.clear_trace_counter()
+    yield limit
+    chex.clear_trace_counter()
 
 
 def pytest_configure() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ from convert.convert import to_orbax
 from convert.orbax_writer import CHUNK_BYTES, LazyArray, write_orbax
 from qwen3vl_jax.load import load_model
 from qwen3vl_jax.load.source import open_checkpoint
-from qwen3vl_jax.sharding import make_mesh, mesh_of, sharding, shardings
+from qwen3vl_jax.sharding import fetch, make_mesh, mesh_of, sharding, shardings
 from qwen3vl_jax.weights import tensors
 
 PROCESS = """
@@ -64,7 +65,7 @@ def test_both_formats_load_onto_meshes(sizes: tuple[int, int], shared_toy: Path,
         assert mesh_of(model) == mesh
         for leaf, lies in zip(jax.tree.leaves(model), jax.tree.leaves(shardings(model, mesh)), strict=True):
             assert leaf.sharding.is_equivalent_to(lies, leaf.ndim)
-        assert all(map(np.array_equal, jax.tree.leaves(model), jax.tree.leaves(want)))
+        chex.assert_trees_all_equal(fetch(model), fetch(want))
 
 
 def test_dtypes_on_meshes(orbax: Path) -> None:

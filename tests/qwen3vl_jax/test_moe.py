@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -280,8 +281,7 @@ class TestTensors:
         models = [
             assemble(toy.config, lambda t, held=held: t.to_flax(held[t.name]), jnp.float32) for held in (state, hub)
         ]
-        for one, other in zip(*map(jax.tree.leaves, models), strict=True):
-            np.testing.assert_array_equal(one, other)
+        chex.assert_trees_all_equal(*models)
 
 
 HUB_TEXT = (

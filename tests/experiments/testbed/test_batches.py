@@ -1,6 +1,6 @@
 """Lessons and how they are packed: what a slot's row says must be what a prompt of its own would say."""
 
-import jax
+import chex
 import numpy as np
 import pytest
 
@@ -124,8 +124,8 @@ def test_shares_of_a_batch():
 def test_batches_repeat_and_keep_their_shapes(maker, batch):
     same = maker.batch(3, 5, hide=1.0, forget=0.5, others=0.5)
     plain = maker.batch(3, 6, hide=0.5, forget=0.5, others=0.0)
-    assert all((one == other).all() for one, other in zip(jax.tree.leaves(batch), jax.tree.leaves(same), strict=True))
-    assert [leaf.shape for leaf in jax.tree.leaves(batch)] == [leaf.shape for leaf in jax.tree.leaves(plain)]
+    chex.assert_trees_all_equal(batch, same)
+    chex.assert_trees_all_equal_shapes_and_dtypes(batch, plain)
     assert batch.images.patches.shape[:2] == (16, 4 * CELLS)
     assert batch.prefix.tokens.shape == (16, CELLS + AROUND)
 

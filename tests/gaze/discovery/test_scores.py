@@ -105,12 +105,17 @@ def test_experts_are_chosen_question_by_question(toy):
     np.testing.assert_allclose(mass, want, atol=1e-5, rtol=0)
 
 
-def test_batches_of_one_shape_compile_once(toy):
-    before = panel_attention._cache_size()
-    for seed, grid in ((5, (4, 12)), (6, (4, 12)), (7, (2, 24))):
-        arguments, _ = strips(toy, [picture(seed, grid)], prefix_length=29)
+def test_batches_of_one_shape_compile_once(toy, decoder_traces):
+    def discover(seed, grid, length):
+        arguments, _ = strips(toy, [picture(seed, grid)], prefix_length=length)
         panel_attention(toy.model, *arguments).block_until_ready()
-        assert panel_attention._cache_size() == before + 1
+
+    discover(5, (4, 12), 29)
+    decoder_traces(0)
+    discover(6, (4, 12), 29)
+    discover(7, (2, 24), 29)
+    with pytest.raises(AssertionError, match="traced > 0 times"):
+        discover(5, (4, 12), 31)
 
 
 def test_split_keeps_every_token_once(toy):

@@ -11,7 +11,7 @@ from PIL import Image
 from experiments.run.models import open_model
 from experiments.testbed.strips import draw_strips
 from gaze.judges.judge import Failed, Item, Judge, calibrate
-from gaze.judges.likelihood import TOKENS, Likelihood, _follow, _read, choose, region_bias
+from gaze.judges.likelihood import TOKENS, Likelihood, choose, region_bias
 from gaze.pictures.strips import Photo, Strip
 from qwen3vl_jax.images import ImageSettings
 from qwen3vl_jax.load import model_revision
@@ -109,12 +109,11 @@ def test_what_is_read_together_changes_nothing(judge, scores, rows):
     assert np.allclose(strip[:5][::-1], scores[0], atol=1e-4)
 
 
-def test_new_texts_compile_nothing(judge):
+def test_new_texts_compile_nothing(judge, decoder_traces):
     judge.scores([STRIP], [["a" * TOKENS]])
-    before = _read._cache_size(), _follow._cache_size()
+    decoder_traces(0)
     judge.scores([STRIP], [["b", "other", "", "texts"]])
     judge.scores([dataclasses.replace(STRIP, image=noise(5, 72, 16))], [["c"]])
-    assert (_read._cache_size(), _follow._cache_size()) == before
 
 
 def test_verdicts_come_in_the_order_of_the_items(judge, scores):

@@ -8,7 +8,6 @@ import torch
 from flax import nnx
 
 from gaze.discovery.scores import split
-from gaze.steering import steering_vectors
 from gaze.steering.steering_vectors import (
     begin,
     difference,
@@ -130,12 +129,11 @@ def test_narration_left_alone_is_generation(toy, asked, vector):
     assert int(told.length[0]) == 0
 
 
-def test_layers_amounts_and_directions_compile_nothing_new(toy, asked, vector):
+def test_layers_amounts_and_directions_compile_nothing_new(toy, asked, vector, decoder_traces):
     _, _, begun = asked
     swept(toy, begun, vector, one_layer(0))
-    count = steering_vectors._sweep._cache_size()
+    decoder_traces(0)
     swept(toy, begun, -vector, one_layer(2), alpha=0.3)
-    assert steering_vectors._sweep._cache_size() == count
 
 
 def test_a_planted_direction_is_found_and_flips_every_answer(toy):
