@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from gaze.judges.by_name import make_judge
@@ -23,6 +25,8 @@ from gaze.judges.likelihood import Likelihood
 from gaze.judges.refusals import lasts, passes
 from gaze.pictures.strips import Photo, Strip
 from qwen3vl_jax.errors import InputError
+
+from ...spoiling import edits, fuzz, mutations
 
 STRIP = Strip("strip", Image.new("RGB", (90, 20), "red"), (30, 30, 30))
 SECRET = "key-of-the-test"
@@ -481,3 +485,22 @@ def test_numbered_shows_every_region_in_its_place():
     labels = np.argwhere(sheet[:36].sum(axis=2) < 100)[:, 1]
     assert np.histogram(labels, [0, (places[0] + places[1]) / 2, (places[1] + places[2]) / 2, 9999])[0].min() > 0
     assert numbered(Photo("p", image.convert("L"), boxes)).mode == "RGB"
+
+
+@pytest.fixture
+def judge(endpoint):
+    return Chat("m", endpoint.url, parallel=1, retries=0)
+
+
+@fuzz(60, nightly=2_000)
+@given(st.sampled_from([200, 200, 200, 204, 302, 400, 401, 422, 429, 500, 999]), edits(), mutations(), st.booleans())
+def test_any_reply_of_an_endpoint(endpoint, judge, status, edit, mutate, bytewise):
+    sound = completion("1") if status == 200 else refusal(status, code="x", param="y", type="z")[1]
+    changed = edit(sound) if bytewise else json.dumps(mutate(json.loads(sound))).encode()
+    endpoint.script = [(status, changed)]
+    judge.refused, judge.reached, judge.doubtful = None, False, 0
+    try:
+        [verdict] = judge([Item(STRIP, "a")])
+    except InputError as error:
+        verdict = Failed(str(error))
+    assert verdict in (None, 0, 1, 2) or verdict.reason.isprintable()
