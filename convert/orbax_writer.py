@@ -67,7 +67,7 @@ class LazyArray:
         return [(*front, slice(start, min(start + rows, self.shape[axis]))) for start in starts]
 
 
-class LazyHandler(ocp.type_handlers.NumpyHandler):
+class LazyHandler(ocp.type_handlers.NumpyHandler):  # type: ignore[misc]  # Orbax has no types
     """Makes, writes and awaits one leaf (or a chunkful of small ones) before the next; on disk they are numpy leaves."""
 
     def __init__(self) -> None:

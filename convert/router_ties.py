@@ -37,7 +37,8 @@ def watched(reference: Any) -> Iterator[list[list[Any]]]:
 def margins(seen: list[list[Any]], batch: int, tokens: int) -> Float[np.ndarray, "batch token"]:
     """The smallest margin that a token has in any layer, over all passes in a row; infinite without routers."""
     layers = [np.concatenate([part.reshape(batch, -1).numpy() for part in passes], axis=1) for passes in seen]
-    return np.min([np.full((batch, tokens), np.inf, np.float32), *layers], axis=0)
+    least: np.ndarray = np.min([np.full((batch, tokens), np.inf, np.float32), *layers], axis=0)
+    return least
 
 
 def comparable(
@@ -52,6 +53,6 @@ def comparable(
     """
     length = off.shape[1]
     is_off = ~(off <= tolerance)
-    first = is_off.argmax(axis=1)
+    first: np.ndarray = is_off.argmax(axis=1)
     tied = is_off.any(axis=1) & (np.take_along_axis(margin, first[:, None], axis=1)[:, 0] < tolerance)
     return np.where(tied, first, length)

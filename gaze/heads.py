@@ -59,7 +59,9 @@ class HeadSetFile(TypedDict):
 def as_heads(given: object) -> tuple[Head, ...]:
     """Pairs (layer, head), from any sequence or array of pairs of integers. Raises InputError for anything else."""
     try:
-        pairs = np.asarray(given if isinstance(given, np.ndarray) else [tuple(pair) for pair in given])  # type: ignore[attr-defined]
+        pairs = np.asarray(
+            given if isinstance(given, np.ndarray) else [tuple(pair) for pair in given]  # type: ignore[attr-defined]  # or else TypeError
+        )
     except (TypeError, ValueError):
         pairs = np.empty(0)
     if len(pairs) and (pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer)):
@@ -109,7 +111,7 @@ class HeadSet:
         ]
 
     @classmethod
-    def load(cls, path: str | os.PathLike, top_k: int | None = None) -> "HeadSet":
+    def load(cls, path: str | os.PathLike[str], top_k: int | None = None) -> "HeadSet":
         """Reads a head set, or a ranking of the paper's code; only the first `top_k` heads if given.
 
         Raises InputError if there is no such file or it holds something else.
@@ -131,12 +133,12 @@ class HeadSet:
             raise InputError(f"{path}: {error}") from None
         return found if top_k is None else found.top(top_k)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file described above, whole or not at all."""
         names = ("model", "revision", "score", "settings")
         write_json(path, {"version": VERSION, **{n: getattr(self, n) for n in names}, "heads": self._rows()})
 
-    def save_ranking(self, path: str | os.PathLike) -> None:
+    def save_ranking(self, path: str | os.PathLike[str]) -> None:
         """Writes the ranking file of the paper's code; InputError if the heads have no scores."""
         if not self.scores:
             raise InputError("a ranking needs a score for each head, but these heads have none")
@@ -186,7 +188,8 @@ class HeadSet:
 
     def per_layer(self, layers: int, heads: int) -> Int64[np.ndarray, " layer"]:
         """How many of them each layer has; InputError if the model has no such head."""
-        return self._mask(layers, heads).sum(axis=1).astype(np.int64)
+        counts: np.ndarray = self._mask(layers, heads).sum(axis=1).astype(np.int64)
+        return counts
 
     def _rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [{"layer": layer, "head": head} for layer, head in self.heads]

@@ -62,7 +62,8 @@ def attend(
         # Divided after the product, where there is less to divide.
         return (mixed / jnp.sum(raised, axis=-1, keepdims=True)).astype(q.dtype)
 
-    return rearrange(lax.map(mix, jnp.asarray(rows)), "n b kv g r d -> b (n r) (kv g) d")[:, :count]
+    mixed: Array = lax.map(mix, jnp.asarray(rows))
+    return rearrange(mixed, "n b kv g r d -> b (n r) (kv g) d")[:, :count]
 
 
 def read(

@@ -75,12 +75,15 @@ class Edits:
 
     def upto(self, slots: int) -> "Edits":
         """The same without keys after the first `slots`."""
-        cut = lambda x: x if x is None or x.shape[-1] == 1 else x[..., :slots]  # noqa: E731
+
+        def cut(x: Array) -> Array:
+            return x if x.shape[-1] == 1 else x[..., :slots]
+
         steer = self.steer
         if steer is not None:
             query_mask = None if steer.query_mask is None else steer.query_mask[:, :slots]
             steer = replace(steer, keys=cut(steer.keys), query_mask=query_mask)
-        return replace(self, head_mask=cut(self.head_mask), steer=steer)
+        return replace(self, head_mask=None if self.head_mask is None else cut(self.head_mask), steer=steer)
 
     def at(self, step: Any, slots: int) -> "Edits":
         """Edits that never change are their own plan (see `generate`)."""

@@ -24,7 +24,8 @@ def grouped_matmul(
 
     Under `vmap` with shared weights the rows of all examples are grouped together. Reverse differentiation only.
     """
-    return _matmul(rows, weights, sizes)
+    product: Array = _matmul(rows, weights, sizes)
+    return product
 
 
 def _forward(rows: Array, weights: Array, sizes: Array) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -41,7 +42,8 @@ grouped_matmul.defvjp(_forward, _backward)
 
 @jax.custom_batching.custom_vmap
 def _matmul(rows: Array, weights: Array, sizes: Array) -> Array:
-    return lax.platform_dependent(rows, weights, sizes, tpu=lax.ragged_dot, default=_tiled_matmul)
+    product: Array = lax.platform_dependent(rows, weights, sizes, tpu=lax.ragged_dot, default=_tiled_matmul)
+    return product
 
 
 @_matmul.def_vmap
@@ -61,7 +63,8 @@ def _(examples: int, batched: Sequence[bool], rows: Array, weights: Array, sizes
 @jax.custom_batching.custom_vmap
 def _outer(left: Array, right: Array, sizes: Array) -> Array:
     """The sum of a group's outer products [group, in, out] of rows [row, in] and rows [row, out]."""
-    return lax.platform_dependent(left, right, sizes, tpu=_ragged_outer, default=_tiled_outer)
+    products: Array = lax.platform_dependent(left, right, sizes, tpu=_ragged_outer, default=_tiled_outer)
+    return products
 
 
 @_outer.def_vmap
@@ -90,8 +93,8 @@ def _tiled_matmul(rows: Array, weights: Array, sizes: Array) -> Array:
         # What this writes behind the last row of its group, the tiles that follow write again.
         return lax.dynamic_update_slice_in_dim(out, tile, start, axis=0)
 
-    out = jnp.zeros((len(padded), weights.shape[2]), rows.dtype)
-    return lax.fori_loop(0, count, write, out)[: len(rows)]
+    product: Array = lax.fori_loop(0, count, write, jnp.zeros((len(padded), weights.shape[2]), rows.dtype))
+    return product[: len(rows)]
 
 
 def _tiled_outer(left: Array, right: Array, sizes: Array) -> Array:
@@ -103,7 +106,8 @@ def _tiled_outer(left: Array, right: Array, sizes: Array) -> Array:
         one, other = (lax.dynamic_slice_in_dim(rows, start, TILE) for rows in padded)
         return out.at[group].add(jnp.where(own[:, None], one, 0).T @ other)
 
-    return lax.fori_loop(0, count, add, jnp.zeros((len(sizes), left.shape[1], right.shape[1]), left.dtype))
+    products: Array = lax.fori_loop(0, count, add, jnp.zeros((len(sizes), left.shape[1], right.shape[1]), left.dtype))
+    return products
 
 
 def _ragged_outer(left: Array, right: Array, sizes: Array) -> Array:

@@ -51,7 +51,8 @@ class Qwen3VL(nnx.Module):
 
     @property
     def dtype(self) -> jnp.dtype:
-        return self.model.language_model.embed_tokens.weight.dtype
+        dtype: jnp.dtype = self.model.language_model.embed_tokens.weight.dtype
+        return dtype
 
     def encode(self, images: Images) -> Vision:
         """Images to vision tokens; do it once and share it among all prompts about them."""

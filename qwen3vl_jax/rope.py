@@ -13,7 +13,8 @@ from qwen3vl_jax.config import TextConfig, VisionConfig
 def inverse_frequencies(dim: int, theta: float) -> Float32[np.ndarray, " half"]:
     """`theta ** (-2j / dim)` for j below dim/2, rounded as float32 like transformers does."""
     exponent = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    return (np.float32(1.0) / np.power(np.float32(theta), exponent)).astype(np.float32)
+    frequencies: np.ndarray = (np.float32(1.0) / np.power(np.float32(theta), exponent)).astype(np.float32)
+    return frequencies
 
 
 def frequency_axes(config: TextConfig) -> Int[np.ndarray, " half"]:

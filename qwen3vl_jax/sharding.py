@@ -97,7 +97,8 @@ def spread(tree: PyTree, mesh: Mesh | None, rows: int) -> PyTree:
     def place(leaf: Any) -> jax.Array:
         local = np.asarray(leaf)
         shape = (len(local) * rows // (mine.stop - mine.start), *local.shape[1:])
-        return jax.make_array_from_process_local_data(by_row, local, shape)
+        placed: jax.Array = jax.make_array_from_process_local_data(by_row, local, shape)
+        return placed
 
     return jax.tree.map(place, tree)
 

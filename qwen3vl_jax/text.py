@@ -198,7 +198,7 @@ class Decoder(nnx.Module):
         if taps is not None:
             taps = replace(taps, groups=slice_keys(jnp.asarray(taps.groups), past, first, x.shape[1]))
 
-        def body(x: Array, scanned: tuple) -> tuple[Array, LayerOutput]:
+        def body(x: Array, scanned: tuple[Any, ...]) -> tuple[Array, LayerOutput]:
             block, number, cached, own_edits, mode = scanned
             layer = LayerPass(block, number, angles, cached, seen, deepstack, edits and edits.layer(*own_edits), taps)
             return layer(x) if some is None else some.run(layer, mode, x)

@@ -171,4 +171,5 @@ class VisionTower(nnx.Module):
 
 
 def _at(stacked: Module, number: Int[Array, ""]) -> Module:
-    return jax.tree.map(lambda x: x[number], stacked)
+    layer: Module = jax.tree.map(lambda x: x[number], stacked)
+    return layer

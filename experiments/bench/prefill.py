@@ -44,13 +44,15 @@ def read(model: Qwen3VL, prompt: Prompt, vision: Vision) -> jax.Array:
 
 @jax.jit
 def both(model: Qwen3VL, prompt: Prompt, images: Images) -> jax.Array:
-    return read(model, prompt, model.encode(images))
+    mass: jax.Array = read(model, prompt, model.encode(images))
+    return mass
 
 
 @jax.jit
 def multiply(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
     """`PRODUCTS` products of one shape, forwards and backwards as in an MLP."""
-    return jax.lax.fori_loop(0, PRODUCTS // 2, lambda _, x: (x @ up) @ down, x)
+    product: jax.Array = jax.lax.fori_loop(0, PRODUCTS // 2, lambda _, x: (x @ up) @ down, x)
+    return product
 
 
 def flops(config: Config, patches: int, length: int) -> dict[str, float]:

@@ -88,7 +88,7 @@ def _hooks(torch: Any, model: Any, question: Question, masked: Masked) -> Iterat
         bias = torch.zeros(1, model.config.text_config.num_attention_heads, 1, row.shape[-1])
         bias[:, heads] = row
 
-        def hook(_module: Any, args: tuple, given: dict[str, Any], bias: Any = bias) -> tuple[tuple, dict[str, Any]]:
+        def hook(_module: Any, args: tuple[Any, ...], given: dict[str, Any], bias: Any = bias) -> tuple[Any, Any]:
             mask = given["attention_mask"]
             added = torch.nn.functional.pad(bias, (0, mask.shape[-1] - bias.shape[-1]))
             if masked.text and mask.shape[-2] > 1:

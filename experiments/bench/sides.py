@@ -74,7 +74,8 @@ class Side:
         anonymous = 0
         while not self._channel.poll(EVERY):
             anonymous = max(anonymous, memory("RssAnon", self._process.pid))
-        return self._receive()._replace(anonymous=anonymous)
+        run: Run = self._receive()
+        return run._replace(anonymous=anonymous)
 
     def _receive(self) -> Any:
         try:
@@ -107,7 +108,7 @@ def measured(work: Callable[..., Any], *task: Any) -> Run:
 
 def without_torch() -> None:
     """Has transformers find no PyTorch, which is there for the reference only: it would import it for a tokenizer."""
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    sys.modules["torch"] = None  # type: ignore[assignment]  # None forbids the import
     utils = import_module("transformers.utils")
     assert not utils.is_torch_available()  # which it remembers
     del sys.modules["torch"]

@@ -26,7 +26,7 @@ class RunFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
-class ExperimentName(click.ParamType):
+class ExperimentName(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
     """The name of an experiment, in full or only its number, such as e4."""
 
     name = "experiment"
@@ -135,7 +135,7 @@ def evaluate_command(out: Path | None, **given: Any) -> None:
 @distributed_options
 def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:
     """Find the gaze heads, steer with them, and compare with random heads and with all heads."""
-    from experiments.commands.reproduce import ALL, SHORT, reproduce
+    from experiments.commands.reproduce import SHORT, reproduce
     from experiments.run.settings import resolve_settings
 
     reproduce(_folder(out, "reproduce"), resolve_settings(given), ALL if everything else SHORT)

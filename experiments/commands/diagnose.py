@@ -221,7 +221,8 @@ def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
     there = np.isfinite(stacked)
     count = there.sum(axis=0)
     total = np.where(there, stacked, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    mean: np.ndarray = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
 
 
 def show(found: dict[str, Any]) -> None:

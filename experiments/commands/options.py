@@ -75,7 +75,7 @@ def _old_bias(command: Command) -> Command:
                 raise InputError("--precision is what --bias was called before: give --bias alone")
             bias = {"ordered": "add", "uniform": "replace"}[precision]
             click.echo(f"--precision {precision} is now called --bias {bias}", err=True)
-        return command(bias=bias, **given)
+        command(bias=bias, **given)
 
     return renamed
 
@@ -93,7 +93,8 @@ def distributed_options(command: Command) -> Command:
         if processes is None:
             if process is not None or coordinator is not None:
                 raise InputError("--process and --coordinator are for several processes: give --processes N, too")
-            return command(out=out, **given)
+            command(out=out, **given)
+            return
         cluster = Cluster(processes, process, coordinator)
         if not given["mesh"]:
             raise InputError("several processes share one model: give --mesh, as data=4,model=2")

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from experiments.commands.runner import check_extras, experiment, perform
+from experiments.commands.runner import check_extras, perform
 from experiments.commands.tables import steering_table
 from experiments.paper import ALL
+from experiments.paper.experiment import experiment
 from experiments.paper.steering_study import example
 from experiments.run.run import Run
 from experiments.run.settings import Settings, as_saved

@@ -265,7 +265,7 @@ def _follow(pipe: int, scratch: str) -> NoReturn:
     os._exit(LOST)
 
 
-def _stop(worker: subprocess.Popen, number: signal.Signals) -> int:
+def _stop(worker: subprocess.Popen[bytes], number: signal.Signals) -> int:
     worker.send_signal(number)
     try:
         return worker.wait(GRACE)

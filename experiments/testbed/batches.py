@@ -169,7 +169,7 @@ def _hidden(rng: np.random.Generator, lesson: Lesson, hide: float) -> Bool[np.nd
         hidden = rng.random((count, 4)) < rng.random((count, 1))
         hidden[np.arange(count), rng.integers(4, size=count)] = False
         cells = hidden.reshape(count, 2, 2).transpose(1, 0, 2).ravel() & (lesson.cells[:, -1] < 0)
-    return _in_prefix(cells[None])[0]
+    return _in_prefix(cells[None]).ravel()
 
 
 def _in_prefix(cells: Bool[np.ndarray, "row cell"]) -> Bool[np.ndarray, "row prefix"]:

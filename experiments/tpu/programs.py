@@ -50,9 +50,10 @@ class Program:
 def abstract_model(config: Config, mesh: Mesh) -> Qwen3VL:
     """A bfloat16 model without weights, laid out on the mesh."""
     model = nnx.eval_shape(lambda: Qwen3VL(config, nnx.Rngs(0), jnp.bfloat16))
-    return jax.tree.map(
+    placed: Qwen3VL = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), model, shardings(model, mesh)
     )
+    return placed
 
 
 def lower_discovery(model: Qwen3VL, mesh: Mesh, strips: int) -> jax.stages.Lowered:

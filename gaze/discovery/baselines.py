@@ -103,7 +103,8 @@ def image_z(mass: Float[np.ndarray, "strip question layer heads"]) -> Scores:
     exact = mass.astype(np.float64)
     centred = exact - exact.mean(axis=-1, keepdims=True)
     spread = centred.std(axis=-1, keepdims=True)
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0).mean(axis=(0, 1))
+    z: Scores = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0).mean(axis=(0, 1))
+    return z
 
 
 def image_heads(attention: ImageAttention) -> HeadSet:
@@ -175,7 +176,8 @@ def _cell_keys(
     assert asked.images is not None
     stride = asked.images.patches.shape[1] // merge**2
     cells = np.array(numbers)[:, None] * stride + np.arange(stride)
-    return image_cell[:, None, :] == cells[:, :, None]
+    keys: np.ndarray = image_cell[:, None, :] == cells[:, :, None]
+    return keys
 
 
 def _reduced(

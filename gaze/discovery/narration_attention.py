@@ -119,7 +119,8 @@ def averaged(
 ) -> Float32[np.ndarray, "strip set token panel"]:
     """Mean over the heads of each set, given as masks."""
     shares = heads / heads.sum(axis=(1, 2), keepdims=True)
-    return np.einsum("stlhp,nlh->sntp", mass, shares).astype(np.float32)
+    curves: np.ndarray = np.einsum("stlhp,nlh->sntp", mass, shares).astype(np.float32)
+    return curves
 
 
 def by_line(mass: PerToken, lines: Lines) -> Mass:
@@ -133,7 +134,9 @@ def by_line(mass: PerToken, lines: Lines) -> Mass:
     member = _members(lines, mass.shape[-1])
     count = member.sum(axis=1)
     shares = np.divide(member, count[:, None], out=np.zeros_like(member), where=count[:, None] > 0)
-    found = np.einsum("stk,stlhp->sklhp", shares, np.where(spoken[:, :, None, None, None], mass, 0), optimize=True)
+    found: np.ndarray = np.einsum(
+        "stk,stlhp->sklhp", shares, np.where(spoken[:, :, None, None, None], mass, 0), optimize=True
+    )
     found[count == 0] = np.nan
     return found
 
@@ -166,11 +169,13 @@ def first_token(lines: Lines, panels: int) -> Int64[np.ndarray, "strip line"]:
 
 def complete(mass: Mass) -> Bool[np.ndarray, " strip"]:
     """Strips whose narration has a line about every panel."""
-    return np.isfinite(mass).all(axis=(1, 2, 3, 4))
+    complete: np.ndarray = np.isfinite(mass).all(axis=(1, 2, 3, 4))
+    return complete
 
 
 def _members(lines: Lines, panels: int) -> Float32[np.ndarray, "strip token line"]:
-    return (lines[:, :, None] == np.arange(panels)).astype(np.float32)
+    members: np.ndarray = (lines[:, :, None] == np.arange(panels)).astype(np.float32)
+    return members
 
 
 def _stretched(

@@ -62,7 +62,8 @@ class Null:
     def p_values(self) -> Scores:
         """For each head by itself: how often chance does as well, the real pairing counted among the draws."""
         slack = SLACK * np.abs(self.drawn).max(axis=0)
-        return (1 + (self.drawn >= self.real - slack).sum(axis=0)) / (1 + len(self.drawn))
+        p: Scores = (1 + (self.drawn >= self.real - slack).sum(axis=0)) / (1 + len(self.drawn))
+        return p
 
     def familywise(self) -> Scores:
         """The same, corrected for choosing among all heads: how often chance lifts *any* head as far.
@@ -77,7 +78,8 @@ class Null:
         varies = spread > SLACK * np.abs(pooled).max(axis=0)
         z = np.divide(centred, spread, out=np.zeros_like(centred), where=varies)
         highest = z[1:].max(axis=(1, 2))
-        return (1 + (highest[:, None, None] >= z[0] - SLACK).sum(axis=0)) / len(pooled)
+        p: Scores = (1 + (highest[:, None, None] >= z[0] - SLACK).sum(axis=0)) / len(pooled)
+        return p
 
     def p_any(self) -> float:
         """How often chance does as well as the best head of this model: small if it has heads above the null at all."""

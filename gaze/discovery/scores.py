@@ -98,7 +98,8 @@ def selectivity_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer hea
     """The share of the panels' mass, 0 if they have none."""
     exact = mass.astype(np.float64)
     total = exact.sum(axis=-1, keepdims=True)
-    return np.divide(exact, total, out=np.zeros_like(exact), where=total > 0)
+    shares: np.ndarray = np.divide(exact, total, out=np.zeros_like(exact), where=total > 0)
+    return shares
 
 
 def lift_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads panel"]:
@@ -107,13 +108,15 @@ def lift_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads pane
     if mass.shape[-1] < 2:
         raise InputError("lift compares a panel with the others: give strips of at least two panels")
     others = (exact.sum(axis=-1, keepdims=True) - exact) / (mass.shape[-1] - 1)
-    return exact - others
+    lift: np.ndarray = exact - others
+    return lift
 
 
 def routing_credit(mass: Mass) -> Float64[np.ndarray, "strip panel layer heads panel"]:
     """1 for the panel with more mass than every other, 0 for the others; a tie has no winner."""
     best = mass == mass.max(axis=-1, keepdims=True)
-    return (best & (best.sum(axis=-1, keepdims=True) == 1)).astype(np.float64)
+    credit: np.ndarray = (best & (best.sum(axis=-1, keepdims=True) == 1)).astype(np.float64)
+    return credit
 
 
 CREDITS: dict[str, Credit] = {
@@ -137,22 +140,22 @@ def gaze_score(mass: Mass) -> Scores:
 
     A head that ignores the question and spreads a mass of m over n panels has m/n.
     """
-    return per_strip(mass, gaze_credit).mean(axis=0)
+    return _score(mass, gaze_credit)
 
 
 def selectivity(mass: Mass) -> Scores:
     """The share of the panels' mass that is on the panel asked about; chance is 1/n, a head that sees none has 0."""
-    return per_strip(mass, selectivity_credit).mean(axis=0)
+    return _score(mass, selectivity_credit)
 
 
 def lift(mass: Mass) -> Scores:
     """Mass on the panel asked about beyond the mean mass on another panel; 0 for heads that ignore the question."""
-    return per_strip(mass, lift_credit).mean(axis=0)
+    return _score(mass, lift_credit)
 
 
 def routing_accuracy(mass: Mass) -> Scores:
     """How often the panel asked about gets more mass than every other panel; a tie is a miss."""
-    return per_strip(mass, routing_credit).mean(axis=0)
+    return _score(mass, routing_credit)
 
 
 def rank(scores: Scores) -> list[tuple[int, int, float]]:
@@ -204,8 +207,14 @@ def _check_mass(mass: Mass) -> None:
     require_finite("mass", mass)
 
 
+def _score(mass: Mass, credit: Credit) -> Scores:
+    score: Scores = per_strip(mass, credit).mean(axis=0)
+    return score
+
+
 def _on_asked(mass: Mass) -> Float[np.ndarray, "strip panel layer heads"]:
-    return np.einsum("sklhk->sklh", mass)
+    on_asked: np.ndarray = np.einsum("sklhk->sklh", mass)
+    return on_asked
 
 
 def _rows(strips: int, count: int) -> list[slice]:

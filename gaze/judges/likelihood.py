@@ -152,7 +152,8 @@ def region_bias(table: Scores, captions: Sequence[str]) -> Float[np.ndarray, " r
     bias = fitted[count:] - fitted[count:].mean()
     centre = np.eye(count) - 1 / count
     chance = noise * np.trace(centre @ spread[count:, count:] @ centre)
-    return bias * max(0.0, 1 - chance / max(float(bias @ bias), np.finfo(float).tiny))
+    known: np.ndarray = bias * max(0.0, 1 - chance / max(float(bias @ bias), np.finfo(float).tiny))
+    return known
 
 
 def choose(scores: Float[np.ndarray, " region"], margin: float) -> Attribution:
@@ -197,7 +198,8 @@ def _follow(
         logs = jax.nn.log_softmax(model.logits(hidden).astype(jnp.float32))
         return jnp.take_along_axis(logs, ids[:, None], axis=1)[:, 0]
 
-    return lax.map(score, (ids, length))
+    scores: Array = lax.map(score, (ids, length))
+    return scores
 
 
 def _captions(picture: Picture) -> list[str]:

@@ -84,4 +84,5 @@ def _edges(picture: Strip | Photo) -> tuple[list[float], list[float]]:
 
 def _off(edges: Sequence[float], size: int, scale: float, cell: int) -> list[float]:
     inner = np.array([edge for edge in edges if 0 < edge < size]) * scale
-    return np.abs(inner - np.round(inner / cell) * cell).tolist()
+    off: list[float] = np.abs(inner - np.round(inner / cell) * cell).tolist()
+    return off

@@ -60,7 +60,8 @@ def panel_cells(grid: Grid, widths: Sequence[int], merge: int) -> Bool[np.ndarra
         fair = round(cols * end / sum(widths))
         bounds.append(min(max(fair, bounds[-1] + 1), cols - (len(widths) - panel)))
     panel_of_column = np.repeat(np.arange(len(widths)), np.diff([*bounds, cols]))
-    return np.tile(panel_of_column, rows) == np.arange(len(widths))[:, None]
+    on_panel: np.ndarray = np.tile(panel_of_column, rows) == np.arange(len(widths))[:, None]
+    return on_panel
 
 
 def box_cells(grid: Grid, box: Box, image_size: tuple[int, int], merge: int) -> tuple[Bool[np.ndarray, " cell"], bool]:
@@ -111,7 +112,7 @@ def region_keys(
         raise InputError(f"cells has shape {list(np.shape(cells))}, but should be booleans [region, cell]")
     cell = image_cell - first_cell
     shown = (image_cell >= 0) & (cell >= 0) & (cell < cells.shape[1])
-    keys = cells[:, np.where(shown, cell, 0)] & shown
+    keys: np.ndarray = cells[:, np.where(shown, cell, 0)] & shown
     _require_covered(keys, "token of the prompt")
     return keys
 

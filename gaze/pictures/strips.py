@@ -98,7 +98,7 @@ class Unread(Strip):
         vars(self).update(name=name, widths=widths, captions=captions, _read=read, _height=height)
 
     @cached_property
-    def image(self) -> Image.Image:  # type: ignore[override]
+    def image(self) -> Image.Image:
         image: Image.Image = vars(self)["_read"]()
         return image
 

@@ -187,7 +187,8 @@ def _sweep(
         edits = Push(direction, layers, alpha, yes, yes).at(0, begun.cache.slots)
         return _reply(model, model.extend(begun.last[:, None], begun.cache, edits), candidates)
 
-    return lax.map(reply, bands)
+    replies: Reply = lax.map(reply, bands)
+    return replies
 
 
 @partial(jax.jit, static_argnames="max_new")
@@ -211,7 +212,8 @@ def difference(
     require_shape("plus", plus, axes)
     require_shape("minus", minus, dict(zip(axes, np.shape(plus), strict=True)))
     require_finite("plus and minus", (plus, minus))
-    return (plus - minus).mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean: np.ndarray = (plus - minus).mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)
 
 
 def random_like(
@@ -221,7 +223,8 @@ def random_like(
     require_count("draws", draws)
     drawn = np.random.default_rng(seed).normal(size=(draws, *direction.shape))
     length = np.linalg.norm(direction, axis=-1, keepdims=True)
-    return (drawn / np.linalg.norm(drawn, axis=-1, keepdims=True) * length).astype(np.float32)
+    vectors: np.ndarray = (drawn / np.linalg.norm(drawn, axis=-1, keepdims=True) * length).astype(np.float32)
+    return vectors
 
 
 def letter_tokens(tokenizer: Any, letters: Sequence[str]) -> Int32[np.ndarray, " letter"]:
@@ -258,7 +261,8 @@ def _principal(points: Float[np.ndarray, "point embed"]) -> Float[np.ndarray, "p
     """The two leading principal components; of each direction the largest entry is positive."""
     left, size, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
-    return left[:, :2] * size[:2] * np.sign(largest[:2, 0])
+    components: np.ndarray = left[:, :2] * size[:2] * np.sign(largest[:2, 0])
+    return components
 
 
 def _silhouette(first: Float[np.ndarray, "row 2"], second: Float[np.ndarray, "other 2"]) -> float:

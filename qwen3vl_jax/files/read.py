@@ -8,7 +8,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, TypeVar, overload
+from io import BufferedReader
+from typing import Any, TypeVar, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -48,7 +49,7 @@ def reading(source: object, kind: str, hint: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def open_regular(path: AnyPath, kind: str, hint: str = "", most: int = MOST_BYTES) -> Iterator[BinaryIO]:
+def open_regular(path: AnyPath, kind: str, hint: str = "", most: int = MOST_BYTES) -> Iterator[BufferedReader]:
     """A regular file of at most `most` bytes, open for reading; inside, errors are those of `reading`.
 
     Raises InputError for a folder, and for pipes and devices, which might never end.

@@ -160,7 +160,8 @@ def generate(
       InputError: as a call of the model, and for arguments of other types.
     """
     key = _checked(model, prompt, vision, plan, sampling, key, max_new)
-    return _generate(model, prompt, vision, plan, sampling, key, max_new=max_new)
+    generated: Generation = _generate(model, prompt, vision, plan, sampling, key, max_new=max_new)
+    return generated
 
 
 @partial(jax.jit, static_argnames="max_new")
@@ -204,7 +205,8 @@ def seeded(key: Seed) -> Key[Array, ""]:
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
             return jnp.asarray(key)
         if key.dtype == np.uint32 and key.shape == (2,):
-            return jax.random.wrap_key_data(jnp.asarray(key))
+            wrapped: Array = jax.random.wrap_key_data(jnp.asarray(key))
+            return wrapped
     raise InputError(f"key is {shown(key)}, but should be a seed or a key: jax.random.key(0)")
 
 

@@ -44,4 +44,5 @@ class LayerModes:
             return layer.add(x.at[:, -1:].set(row)), (own, nothing[1])
 
         # In the order of `LayerMode`.
-        return lax.switch(mode, [skip, kv_only, last_token, layer], x)
+        done: tuple[Array, LayerOutput] = lax.switch(mode, [skip, kv_only, last_token, layer], x)
+        return done

@@ -65,11 +65,12 @@ def choose(
 ) -> Int32[Array, " batch"]:
     """The next token of every row, drawn with its own key; `seen` marks tokens that stand in the row already."""
     scores = penalise(logits.astype(jnp.float32), seen, sampling)
-    return lax.cond(
+    token: Array = lax.cond(
         sampling.temperature > 0,
         lambda: jax.vmap(jax.random.categorical)(keys, truncate(scores, sampling)).astype(jnp.int32),
         lambda: jnp.argmax(scores, axis=-1).astype(jnp.int32),
     )
+    return token
 
 
 def penalise(

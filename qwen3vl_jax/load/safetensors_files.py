@@ -71,7 +71,7 @@ class Stored:
         # Not mapped: a process dies where the file behind a map is cut short.
         with open_regular(self.file, KIND, HINT, MOST_BYTES) as file:
             file.seek(self.start)
-            if file.readinto(raw.data) < self.nbytes:  # type: ignore[attr-defined]
+            if file.readinto(raw.data) < self.nbytes:
                 raise InputError(f"{self.file} was cut short while it was read; {HINT}.")
         return raw.view(self.dtype).reshape(self.shape)
 

@@ -123,8 +123,8 @@ def main() -> int:
     }
     faults["no tokens"] = refused(lambda: generate(model, prompt, vision, None, greedy, 0, max_new=0), "max_new is 0")
     # Near misses that mean something.
-    lists = model(**usual, taps=Taps([-1], np.eye(prompt.tokens.shape[1]))).readings.mass  # type: ignore[union-attr, arg-type]
-    usually = model(**usual, taps=Taps(jnp.array([[11]]), jnp.eye(prompt.tokens.shape[1])[None])).readings.mass  # type: ignore[union-attr]
+    lists = model(**usual, taps=Taps([-1], np.eye(prompt.tokens.shape[1]))).readings.mass
+    usually = model(**usual, taps=Taps(jnp.array([[11]]), jnp.eye(prompt.tokens.shape[1])[None])).readings.mass
     faults["lists and no batch axis"] = None if np.array_equal(lists, usually) else "gave other numbers"
     bad = {name: fault for name, fault in faults.items() if fault}
     for name, fault in bad.items():

@@ -45,7 +45,8 @@ class Read:
 
     def pairs(self, other: "Read") -> Bool[np.ndarray, "strip place"]:
         """Where both are right and the order matters."""
-        return self.right & other.right & (self.expected != other.expected)
+        pairs: np.ndarray = self.right & other.right & (self.expected != other.expected)
+        return pairs
 
 
 def read(prober: Prober, asked: Probes, order: Order, template: str = LETTER) -> Read:
@@ -68,7 +69,8 @@ def by_place(plus: Read, minus: Read) -> Float32[np.ndarray, "layer place embed"
     """Differences of means for each question by itself; zeros where there is no pair."""
     pairs = plus.pairs(minus)[:, :, None, None]
     gap = np.sum(plus.stream - minus.stream, axis=0, where=pairs, dtype=np.float64)
-    return np.moveaxis(gap / np.maximum(pairs.sum(axis=0), 1), 0, 1).astype(np.float32)
+    means: np.ndarray = np.moveaxis(gap / np.maximum(pairs.sum(axis=0), 1), 0, 1).astype(np.float32)
+    return means
 
 
 class Letters:
@@ -255,7 +257,8 @@ def evaluated(
     """The pairs: both orders answered rightly by the model left alone, with different letters."""
     right = correct(arrays, purpose)
     expected = arrays[f"{purpose}: expected"]
-    return right[kinds[0]] & right[kinds[1]] & (expected[kinds[0]] != expected[kinds[1]])
+    pairs: np.ndarray = right[kinds[0]] & right[kinds[1]] & (expected[kinds[0]] != expected[kinds[1]])
+    return pairs
 
 
 def correct(arrays: Mapping[str, np.ndarray], purpose: str) -> Bool[np.ndarray, "kind strip place"]:

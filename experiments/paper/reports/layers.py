@@ -244,7 +244,8 @@ def caveats(results: Results) -> list[str]:
 
 
 def highest(six: Results, name: str, layer: int) -> float:
-    return max(draw[layer] for draw in six[f"{name} draws"])
+    top: float = max(draw[layer] for draw in six[f"{name} draws"])
+    return top
 
 
 def at(rows: Sequence[Mapping[str, Any]], layer: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.commands.runner import experiment
+from experiments.paper.experiment import experiment
 from experiments.run.run import Run
 from experiments.run.settings import presets
 from gaze.heads import HeadSet
@@ -45,7 +45,7 @@ def whole(opened: Run) -> Path:
 
 
 def start(folder: Path, opened: Run, **changes: object) -> Run:
-    run = Run(folder, replace(SETTINGS, **changes))  # type: ignore[arg-type]
+    run = Run(folder, replace(SETTINGS, **changes))
     run.__dict__["_opened"] = opened._opened
     return run
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.commands.runner import experiment, perform
+from experiments.commands.runner import perform
 from experiments.paper import EXPERIMENTS as NAMES
+from experiments.paper.experiment import experiment
 from experiments.run.run import Run
 from experiments.run.settings import Settings, presets
 
