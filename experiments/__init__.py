@@ -1,3 +1,5 @@
 """The commands, the testbed, and what it all shows."""
 
-import qwen3vl_jax as qwen3vl_jax  # sets the flags of XLA that right results depend on, before JAX starts
+from qwen3vl_jax import __version__  # this import sets flags of XLA that right results depend on, before JAX starts
+
+__all__ = ["__version__"]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+__all__ = ["CHECKPOINT", "STRIP"]
+
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The trained model in Hugging Face layout, with `heads.json`, its gaze heads."""
 STRIP = Path(__file__).parent / "strip.png"
