@@ -168,7 +168,8 @@ def run_command(name: str, out: Path | None, **given: Any) -> None:
 @distributed_options
 def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) -> None:
     """Does MODEL have gaze heads at all? Which, how stable, and what does steering with them cost?"""
-    from experiments.commands.diagnose import diagnose, show
+    from experiments.commands.diagnose import diagnose
+    from experiments.commands.diagnosis import show
 
     found = diagnose(model, out, given)
     if as_json:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.run.summaries import Among, Counted, OutcomeCounts, Provenance, Share
+from experiments.run.summaries import Among, Counted, CountedRate, OutcomeCounts, Provenance, Rate, Share
 from gaze.report.plots import Line, Measure, Numbers, Role
 
 OUTCOMES = ("wrong panel", "no panel", "empty", "junk", "as unsteered", "was so unsteered")
@@ -25,7 +25,7 @@ def percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def interval(found: Share) -> str:
+def interval(found: Rate) -> str:
     low, high = found["interval"]
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
@@ -35,7 +35,7 @@ def share(found: Share) -> str:
     return f"{percent(found['accuracy'])} ({interval(found)})"
 
 
-def on_target(found: Counted) -> list[str]:
+def on_target(found: Counted | CountedRate) -> list[str]:
     """Returns the answers on target under both rules; a column each of `ON_TARGET`."""
     return [cell for one in (found, found["by_paper"]) for cell in (percent(one["accuracy"]), interval(one))]
 

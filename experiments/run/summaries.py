@@ -89,12 +89,23 @@ class Among(TypedDict):
     p: float
 
 
-class Share(TypedDict):
-    """A share of `n` answers about `strips` strips, with its 95 % interval; of draws of control heads, beside them."""
+class Rate(TypedDict):
+    """A share of `n` answers, with its 95 % interval."""
 
     accuracy: float
     interval: Sequence[float]
     n: int
+
+
+class CountedRate(Rate):
+    """A share of answers on target as judged, and by the paper's rule."""
+
+    by_paper: Rate
+
+
+class Share(Rate):
+    """A share of answers about `strips` strips; of draws of control heads, beside them."""
+
     strips: int
     against: NotRequired[Among]
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.commands.diagnose import STRENGTHS, diagnose, remarks, show
+from experiments.commands.diagnose import STRENGTHS, diagnose
+from experiments.commands.diagnosis import remarks, show
 from gaze.steering.attention_cost import KEYS
 from qwen3vl_jax.errors import InputError
 
