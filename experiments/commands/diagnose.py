@@ -12,9 +12,9 @@ import numpy as np
 from experiments.commands.diagnosis import (
     Diagnosis,
     GridRow,
-    HeadRow,
     HeldOut,
     SpoiltRow,
+    SteeredHead,
     Strengths,
     TakenRow,
 )
@@ -106,7 +106,7 @@ def _examined(run: Run) -> Diagnosis:
     }
 
 
-def _heads(run: Run, found: CheckpointRow) -> list[HeadRow]:
+def _heads(run: Run, found: CheckpointRow) -> list[SteeredHead]:
     looks = {(one["layer"], one["head"]): one for one in found["verdict"]["looks"]}
     scores = found["scores"]
     return [

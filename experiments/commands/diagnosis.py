@@ -5,7 +5,8 @@ from typing import TypedDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments.paper.reports.checkpoints import CriterionRow, StabilityRow
+from experiments.paper.reports.checkpoints import CriterionRow
+from experiments.paper.reports.discovery import StabilityRow
 from experiments.run.formatting import COUNTING, ON_TARGET, on_target, percent
 from experiments.run.summaries import PLATEAU, CountedRate
 from gaze.steering.attention_cost import KEYS
@@ -28,7 +29,7 @@ class HeldOut(TypedDict):
     gazes: bool
 
 
-class HeadRow(TypedDict):
+class SteeredHead(TypedDict):
     """A head that is steered: its scores on the strips that chose it and on others."""
 
     layer: int
@@ -133,7 +134,7 @@ class Diagnosis(TypedDict):
     has_gaze_heads: bool | None
     reason: str
     criteria: list[CriterionRow]
-    heads: list[HeadRow]
+    heads: list[SteeredHead]
     stability: StabilityRow
     steering: SteeringRows
     strength: Strengths

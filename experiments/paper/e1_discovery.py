@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from experiments.data.sources import Purpose
 from experiments.paper.reports import discovery as discovery_report
+from experiments.paper.reports.discovery import CurveRow, DiscoveryResults, NullRow, StabilityRow, TopRow
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.cache import read_arrays
 from experiments.run.conditions import Condition
@@ -147,7 +148,7 @@ def shuffles(run: Run, count: int) -> np.ndarray:
     return np.stack([rng.permutation(run.settings.panels) for _ in range(count)])
 
 
-def sweep(run: Run, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) -> list[dict[str, Any]]:
+def sweep(run: Run, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) -> list[CurveRow]:
     """Returns a row of numbers per head set: the static question steered to every panel with it."""
     strips = run.pictures(purpose)
     conditions = [
@@ -167,7 +168,7 @@ def sweep(run: Run, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) 
 def choose(run: Run) -> None:
     """Writes the head set that all experiments steer, and the curve that it was chosen by."""
     found, given = run.ranking(), run.settings
-    curve: list[dict[str, Any]] = []
+    curve: list[CurveRow] = []
     if given.heads is not None:
         heads = run.given_heads()
     elif given.k is not None:
@@ -181,7 +182,7 @@ def choose(run: Run) -> None:
     write_json(run.place(NAME) / "selection.json", curve)
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> DiscoveryResults:
     seed, heads, attention = run.settings.seed, run.heads(), mass(run)
     found = {name: by_strip(run, name) for name in CREDITS}
     best = {name: ranking(run, strips.mean(axis=0), name).heads[: len(heads)] for name, strips in found.items()}
@@ -194,7 +195,7 @@ def sum_up(run: Run) -> dict[str, Any]:
         "top": _top(run, found),
         "scores": {
             name: {
-                "stability": asdict(split_half(strips, len(heads), seed)),
+                "stability": cast(StabilityRow, asdict(split_half(strips, len(heads), seed))),
                 "shared_with_gaze": len({*best[name]} & {*best["gaze"]}),
                 **_null(shuffled_questions(attention, CREDITS[name], seed, NULL_DRAWS), len(heads)),
             }
@@ -211,7 +212,7 @@ def sum_up(run: Run) -> dict[str, Any]:
     }
 
 
-def _top(run: Run, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _top(run: Run, found: dict[str, np.ndarray]) -> list[TopRow]:
     """The best heads: their scores, and whether they look at a place or at what used to be there."""
     low, high = score_interval(found["gaze"], run.settings.seed)
     moved = mass(run, "shuffled")
@@ -220,7 +221,10 @@ def _top(run: Run, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         {
             "layer": layer,
             "head": head,
-            **{name: float(values[:, layer, head].mean()) for name, values in found.items()},
+            "gaze": float(found["gaze"][:, layer, head].mean()),
+            "selectivity": float(found["selectivity"][:, layer, head].mean()),
+            "lift": float(found["lift"][:, layer, head].mean()),
+            "routing": float(found["routing"][:, layer, head].mean()),
             "interval": [float(low[layer, head]), float(high[layer, head])],
             "at_place": float(place[layer, head]),
             "at_content": float(content[layer, head]),
@@ -229,7 +233,7 @@ def _top(run: Run, found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
-def _null(null: Null, count: int) -> dict[str, Any]:
+def _null(null: Null, count: int) -> NullRow:
     contrast = null.contrast(count)
     return {
         "real": contrast.real,
@@ -257,6 +261,6 @@ def _concatenated(run: Run, name: str, part: str) -> np.ndarray:
     return np.concatenate([read_arrays(file)[part] for file in files])
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: DiscoveryResults) -> Chapter:
     null = shuffled_questions(mass(run), CREDITS["gaze"], run.settings.seed, 50).drawn
     return discovery_report.chapter(results, scores(run, "gaze"), mass(run).mean(axis=0), null, (NUMBER, NAME, TITLE))

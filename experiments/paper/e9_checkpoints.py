@@ -17,9 +17,9 @@ from experiments.paper.reports.checkpoints import (
     CheckpointResults,
     CheckpointRow,
     LookRow,
-    StabilityRow,
     VerdictRow,
 )
+from experiments.paper.reports.discovery import StabilityRow
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
 from experiments.run.models import TESTBED

@@ -1,7 +1,8 @@
 """How far the judges can be trusted: each is shown captions whose panel is known, and then judges the same answers."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from experiments.run.records import Records, Row, chunk_name
 from experiments.run.run import Run
 from gaze.judges.by_name import make_judge
 from gaze.judges.judge import agreement, calibrate
-from gaze.report.html import Chapter, Plot, Table
+from gaze.report.html import Cell, Chapter, Plot, Table
 from gaze.report.plots_compare import picks
 
 NUMBER, NAME, TITLE = 10, "judge_calibration", "How far can the judges be trusted?"
@@ -18,6 +19,32 @@ NUMBER, NAME, TITLE = 10, "judge_calibration", "How far can the judges be truste
 FREE = ("exact", "caption", "likelihood")
 """Judges that cost nothing and need no network."""
 STRIPS = 32
+
+
+class JudgeRow(TypedDict):
+    """The `gaze.judges.judge.Calibration` of one judge."""
+
+    judge: str
+    version: str
+    captions: int
+    accuracy: float
+    per_panel: Sequence[float]
+    picks: Sequence[int]
+    abstained: int
+    failed: int
+    shuffled_accuracy: float
+    strangers: float | None
+    passed: bool
+
+
+class CalibrationResults(TypedDict):
+    """What `sum_up` returns; `kappa` is None where the run's own judge was not calibrated."""
+
+    judge: str
+    strips: int
+    judges: list[JudgeRow]
+    answers: int
+    kappa: dict[str, float | None]
 
 
 def collect(run: Run) -> None:
@@ -34,10 +61,13 @@ def collect(run: Run) -> None:
             records.add({chunk: [{"judge": judge.name, "version": judge.version, **found}]})
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> CalibrationResults:
     # The last of each judge: an earlier one was of other strips.
-    found = [*{row["judge"]: row for row in _records(run).rows()}.values()]
-    found = [{name: one[name] for name in one if name not in ("chunk", "of")} for one in sorted(found, key=_judge_name)]
+    last = {row["judge"]: row for row in _records(run).rows()}.values()
+    found = [
+        cast(JudgeRow, {name: one[name] for name in one if name not in ("chunk", "of")})
+        for one in sorted(last, key=_judge_name)
+    ]
     rows = [row for row in run.answers("e5_static") if row["condition"] in ("gaze", "unsteered", "all 0", "random 0")]
     strips = run.pictures("evaluation")
     said = {}
@@ -54,7 +84,7 @@ def sum_up(run: Run) -> dict[str, Any]:
     }
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: CalibrationResults) -> Chapter:
     judges = results["judges"]
     panels = len(judges[0]["picks"]) if judges else 0
     findings = [
@@ -65,7 +95,7 @@ def chapter(run: Run, results: dict[str, Any]) -> Chapter:
         + " (0.9 overall in either order, 0.8 for every panel)."
         for one in judges
     ]
-    rows = [
+    rows: list[list[Cell]] = [
         [
             one["judge"],
             one["version"],

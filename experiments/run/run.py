@@ -29,6 +29,7 @@ from experiments.run.models import ModelFacts, computed_dtype, load_heads, model
 from experiments.run.processes import agree, shares, union
 from experiments.run.records import Records, Row, chunk_name
 from experiments.run.settings import Settings, checked
+from experiments.run.summaries import Provenance
 from gaze.heads import HeadSet, random_heads
 from gaze.judges.by_name import check_judge, make_judge
 from gaze.judges.judge import Failed, Item, Judge
@@ -268,12 +269,12 @@ class Run:
         """The judge that is this run's own model."""
         return Likelihood(self.model, self.processor, self.revision)
 
-    def provenance(self, question: str, heads: HeadSet | None = None, **settings: Any) -> dict[str, Any]:
+    def provenance(self, question: str, heads: HeadSet | None = None, **settings: Any) -> Provenance:
         """What a number depends on; stands in every row of output."""
         return {
             "model": self.settings.model,
             "revision": self.revision,
-            "heads": heads and heads.fingerprint,
+            "heads": None if heads is None else heads.fingerprint,
             "k": 0 if heads is None else len(heads),
             "question": question,
             "mode": settings.get("mode", self.settings.mode),

@@ -5,8 +5,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from experiments.paper.reports.discovery import CurveRow, StabilityRow
 from experiments.run.formatting import COUNTING, ON_TARGET, drawn, percent, rules, share, source
-from experiments.run.summaries import ConditionRow, Measured, Share, UnsteeredRow
+from experiments.run.summaries import ConditionRow, Share, UnsteeredRow
 from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 from gaze.report.plots import Measure, Role
 from gaze.report.plots_compare import Checkpoint, checkpoints
@@ -43,25 +44,6 @@ class VerdictRow(TypedDict):
     reason: str
     criteria: Sequence[CriterionRow]
     looks: Sequence[LookRow]
-
-
-class StabilityRow(TypedDict):
-    """See `gaze.discovery.nulls.Stability`."""
-
-    overlap: float
-    low: float
-    high: float
-    chance: float
-    spearman: float | None
-    count: int
-    splits: int
-
-
-class CurveRow(Measured):
-    """The numbers of a count of heads."""
-
-    name: str
-    k: int
 
 
 class CheckpointRow(TypedDict):

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from math import factorial
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
 
 from experiments.run.formatting import line, percent
-from gaze.discovery.scores import CREDITS, Scores
+from experiments.run.summaries import Measured, Provenance
+from gaze.discovery.scores import Scores
 from gaze.discovery.verdict import too_few_panels
 from gaze.prompts import NUMBER_WORDS
 from gaze.report import plots_heads
-from gaze.report.html import Chapter, Compared, Plot, Table
+from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 from gaze.report.plots import sweep
 
 STORY = (
@@ -21,8 +22,73 @@ STORY = (
 )
 
 
+class TopRow(TypedDict):
+    """One of the best heads: its scores, the interval of the gaze score, and where it looks after a shuffle."""
+
+    layer: int
+    head: int
+    gaze: float
+    selectivity: float
+    lift: float
+    routing: float
+    interval: list[float]
+    at_place: float
+    at_content: float
+
+
+class NullRow(TypedDict):
+    """The chosen heads beside chance, see `gaze.discovery.nulls.Contrast`; `above` counts the heads above the null."""
+
+    real: float
+    null: float
+    null_best: float
+    ratio: float | None
+    p_any: float
+    above: int
+
+
+class StabilityRow(TypedDict):
+    """See `gaze.discovery.nulls.Stability`."""
+
+    overlap: float
+    low: float
+    high: float
+    chance: float
+    spearman: float | None
+    count: int
+    splits: int
+
+
+class ScoreRow(NullRow):
+    """One score, with the heads that are best by it."""
+
+    stability: StabilityRow
+    shared_with_gaze: int
+
+
+class CurveRow(Measured):
+    """The numbers of a count of heads."""
+
+    name: str
+    k: int
+
+
+class DiscoveryResults(Provenance):
+    """What `e1_discovery.sum_up` returns; `baselines` are heads that a baseline shares with the gaze score."""
+
+    strips: int
+    shared: bool
+    skipped: list[list[str]]
+    chosen: list[list[int]]
+    top: list[TopRow]
+    scores: dict[str, ScoreRow]
+    nulls: dict[str, NullRow]
+    baselines: dict[str, int]
+    curve: list[CurveRow]
+
+
 def chapter(
-    results: dict[str, Any],
+    results: DiscoveryResults,
     scores: Scores,
     attention: Float[np.ndarray, "question layer heads panel"],
     null: Float[np.ndarray, "draw layer heads"],
@@ -67,7 +133,7 @@ def _panels(panels: int) -> list[str]:
     return [few, raw] if too_few_panels(panels) else [raw]
 
 
-def _findings(results: dict[str, Any], chosen: Sequence[tuple[int, int]]) -> list[str]:
+def _findings(results: DiscoveryResults, chosen: Sequence[tuple[int, int]]) -> list[str]:
     best, raw = results["top"][0], results["scores"]["gaze"]
     stability, (low, high) = raw["stability"], best["interval"]
     names = ", ".join(f"L{layer}H{head}" for layer, head in chosen[:12]) + ", ..." * (len(chosen) > 12)
@@ -87,7 +153,7 @@ def _findings(results: dict[str, Any], chosen: Sequence[tuple[int, int]]) -> lis
 
 
 def _plots(
-    results: dict[str, Any],
+    results: DiscoveryResults,
     chosen: Sequence[tuple[int, int]],
     scores: Scores,
     attention: Float[np.ndarray, "question layer heads panel"],
@@ -120,18 +186,18 @@ def _plots(
     return found
 
 
-def _tables(results: dict[str, Any], count: int) -> list[Table]:
+def _tables(results: DiscoveryResults, count: int) -> list[Table]:
     heads = [
         [
             f"L{row['layer']}H{row['head']}",
-            *(f"{row[name]:.3f}" for name in CREDITS),
+            *(f"{score:.3f}" for score in (row["gaze"], row["selectivity"], row["lift"], row["routing"])),
             "{:.3f} to {:.3f}".format(*row["interval"]),
             f"{row['at_place']:.3f}",
             f"{row['at_content']:.3f}",
         ]
         for row in results["top"]
     ]
-    scored = [
+    scored: list[list[Cell]] = [
         [
             name,
             f"{one['real']:.3f}",
@@ -144,7 +210,7 @@ def _tables(results: dict[str, Any], count: int) -> list[Table]:
         ]
         for name, one in results["scores"].items()
     ]
-    nulls = [
+    nulls: list[list[Cell]] = [
         [
             name,
             f"{one['real']:.3f}",
