@@ -8,7 +8,7 @@ one layer at a time. The paper's wording of the question is not printed; ours is
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -27,6 +27,17 @@ from experiments.paper.layer_steering.letter_task import (
     order_file,
 )
 from experiments.paper.layer_steering.panel_labels import letters_for
+from experiments.paper.layer_steering.results import (
+    EffectRow,
+    LayerResults,
+    LetterResults,
+    MaybeEffect,
+    NarrationResults,
+    OrderRow,
+    PlaceRow,
+    RightRow,
+    WordingRow,
+)
 from experiments.paper.layer_steering.reverse_narration import paper_band
 from experiments.paper.reports import layers as layer_report
 from experiments.run.cache import read_arrays
@@ -65,7 +76,7 @@ def collect(run: Run) -> None:
     reverse_narration.collect(run, NAME, known, places[:, 0])
 
 
-def sum_up(run: Run) -> dict[str, Any]:
+def sum_up(run: Run) -> LayerResults:
     """Everything by layer; the layers that single numbers are given for are chosen on selection strips."""
     layers = {name: chosen(run, name) for name in ("reverse", "places")}
     return {
@@ -86,7 +97,7 @@ def sum_up(run: Run) -> dict[str, Any]:
     }
 
 
-def chapter(run: Run, results: dict[str, Any]) -> Chapter:
+def chapter(run: Run, results: LayerResults) -> Chapter:
     found = letters(run, run.settings.panels)
     return layer_report.chapter(NUMBER, NAME, TITLE, results, found["points"], found["first points"])
 
@@ -119,12 +130,12 @@ def chosen(run: Run, name: str) -> int:
     return int(max(found, key=lambda row: (row["flip"], row["difference"]))["layer"])
 
 
-def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> dict[str, Any]:
+def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> LetterResults:
     """What the directions do to strips of one number of panels."""
     arrays, seed = letters(run, panels), run.settings.seed
     draws = {name: [f"{name} {number}" for number in range(run.settings.draws)] for name in ("random", "random places")}
     single = [name for name in ("reverse", "places", "known", "other") if f"pushed {name}: token" in arrays]
-    return {
+    found = {
         "asked": {kind: share(right, seed) for kind, right in zip(KINDS, correct(arrays, "evaluation"), strict=False)},
         "other_order": [panel + 1 for order in Letters(run, panels).others for panel in order],
         "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
@@ -139,6 +150,7 @@ def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> dict[str, Any]
         "silhouette": arrays["silhouette"].tolist(),
         "place_silhouette": arrays["place silhouettes"].mean(axis=0).tolist(),
     }
+    return cast(LetterResults, found)
 
 
 def flips(arrays: Arrays, name: str, seed: int) -> list[float]:
@@ -146,11 +158,11 @@ def flips(arrays: Arrays, name: str, seed: int) -> list[float]:
     return [row["flip"] for row in effects(arrays, [name], seed)]
 
 
-def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[dict[str, Any]]:
+def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[PlaceRow]:
     """Flips behind one layer by the place that is asked for; places without pairs are left out."""
     pairs = evaluated(arrays)
     flip = arrays[f"pushed {name}: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
-    rows = []
+    rows: list[PlaceRow] = []
     for place in np.nonzero(pairs.any(axis=0))[0]:
         strip = np.nonzero(pairs[:, place])[0]
         found = average(flip[strip, place], strip, seed)
@@ -159,9 +171,10 @@ def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[dict[str
     return rows
 
 
-def orders(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
+def orders(run: Run, layers: Mapping[str, int]) -> list[OrderRow]:
     """For each other order how often the model can follow it, and how often its direction makes a plain answer do so."""
-    rows, seed = [], run.settings.seed
+    rows: list[OrderRow] = []
+    seed = run.settings.seed
     for order in other_orders(run.settings.panels, ORDERS, seed):
         arrays = read_arrays(order_file(run.place(NAME) / "orders", order))
         rows.append(
@@ -169,16 +182,16 @@ def orders(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
                 "order": [panel + 1 for panel in order],
                 "asked": share(correct(arrays, "evaluation")[1], seed),
                 "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
-                **at(effects(arrays, ["order"], seed), layers["reverse"]),
-                "places": at(effects(arrays, ["places"], seed), layers["places"]).get("flip"),
+                **at(effects(arrays, ["order"], seed), effects(arrays, ["places"], seed), layers),
             }
         )
     return rows
 
 
-def wordings(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
+def wordings(run: Run, layers: Mapping[str, int]) -> list[WordingRow]:
     """Other questions for the letter, pushed by the directions of the one question."""
-    rows, seed = [], run.settings.seed
+    rows: list[WordingRow] = []
+    seed = run.settings.seed
     for number, template in enumerate(WORDINGS.paraphrases):
         arrays = read_arrays(run.place(NAME) / "wordings" / f"{number}.npz")
         normal, reverse = correct(arrays, "evaluation")
@@ -186,14 +199,13 @@ def wordings(run: Run, layers: Mapping[str, int]) -> list[dict[str, Any]]:
             {
                 "question": template,
                 "asked": {"normal": share(normal, seed), "reverse": share(reverse, seed)},
-                **at(effects(arrays, ["reverse"], seed), layers["reverse"]),
-                "places": at(effects(arrays, ["places"], seed), layers["places"]).get("flip"),
+                **at(effects(arrays, ["reverse"], seed), effects(arrays, ["places"], seed), layers),
             }
         )
     return rows
 
 
-def narration(run: Run) -> dict[str, Any]:
+def narration(run: Run) -> NarrationResults:
     """What became of the free narrations, and in which bands they were pushed."""
     told = reverse_narration.strips(run, "evaluation")
     rows = Records(run.place(NAME) / "answers.jsonl").rows()
@@ -207,9 +219,11 @@ def narration(run: Run) -> dict[str, Any]:
     }
 
 
-def at(found: Sequence[dict[str, Any]], layer: int) -> dict[str, Any]:
-    """The row of one layer; empty if nothing was measured."""
-    return found[layer] if found else {}
+def at(one: Sequence[EffectRow], places: Sequence[EffectRow], layers: Mapping[str, int]) -> MaybeEffect:
+    """What one direction does behind its layer, and the flips of those per place behind theirs."""
+    if not one:
+        return {"places": None}
+    return {**one[layers["reverse"]], "places": places[layers["places"]]["flip"]}
 
 
 def alone(arrays: Arrays) -> float | None:
@@ -223,7 +237,7 @@ def alone(arrays: Arrays) -> float | None:
     return float((there - here)[..., 0][pairs].mean())
 
 
-def share(right: np.ndarray, seed: int) -> dict[str, Any]:
+def share(right: np.ndarray, seed: int) -> RightRow:
     """How often the answer is right, with its interval."""
     strip = np.repeat(np.arange(len(right)), right.shape[1])
     found = average(right.ravel(), strip, seed)

@@ -21,6 +21,7 @@ from experiments.paper.layer_steering.letter_probes import (
     questions,
 )
 from experiments.paper.layer_steering.panel_labels import letters_for
+from experiments.paper.layer_steering.results import EffectRow
 from experiments.run.run import Run
 from experiments.testbed.wordings import LETTERS as WORDINGS
 from gaze.intervals import means
@@ -215,7 +216,7 @@ def effects(
     seed: int,
     kinds: tuple[int, int] = (0, 1),
     purpose: str = "evaluation",
-) -> list[dict[str, Any]]:
+) -> list[EffectRow]:
     """What pushes do layer by layer, over the pairs and, if there are several, over the pushes called `names`.
 
     Args:
@@ -240,10 +241,10 @@ def effects(
         {
             "layer": layer,
             "answers": int(pairs.sum()),
-            **{
-                name: float(found.value[what, layer])
-                for what, name in enumerate(("flip", "stay", "neither", "difference"))
-            },
+            "flip": float(found.value[0, layer]),
+            "stay": float(found.value[1, layer]),
+            "neither": float(found.value[2, layer]),
+            "difference": float(found.value[3, layer]),
             "interval": bounds(found.low[0, layer], found.high[0, layer]),
             "difference_interval": bounds(found.low[3, layer], found.high[3, layer]),
         }

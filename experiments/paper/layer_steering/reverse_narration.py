@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments.data.sources import PURPOSES, Purpose
 from experiments.paper.layer_steering.letter_probes import Prober
 from experiments.paper.layer_steering.letter_task import all_digests, bounds
+from experiments.paper.layer_steering.results import TellingRow
 from experiments.run.records import Records, Row, chunk_name
 from experiments.run.run import Run, progress
 from gaze.pictures.strips import Strip
@@ -158,7 +159,7 @@ def prober(run: Run) -> Prober:
     return Prober.make(run.model, run.processor, [[NOTEBOOK_NARRATION], [REVERSE_NARRATION]], told)
 
 
-def summaries(run: Run, told: Sequence[Strip], rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def summaries(run: Run, told: Sequence[Strip], rows: Sequence[Row]) -> dict[str, TellingRow]:
     """For each condition the order of telling: its rank correlation with the order from left to right, and what comes first.
 
     A panel that is told twice counts where it is told first; sentences that describe no panel are left out.
@@ -177,9 +178,7 @@ def summaries(run: Run, told: Sequence[Strip], rows: Sequence[Row]) -> dict[str,
     return found
 
 
-def summary(
-    told: Sequence[Sequence[int | None]], counts: Sequence[int], strip: np.ndarray, seed: int
-) -> dict[str, Any]:
+def summary(told: Sequence[Sequence[int | None]], counts: Sequence[int], strip: np.ndarray, seed: int) -> TellingRow:
     """What became of some narrations.
 
     Args:

@@ -1,19 +1,28 @@
 """Figures and tables of experiment 2."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from experiments.paper.layer_steering.results import (
+    EffectRow,
+    LayerResults,
+    NarrationResults,
+    OrderRow,
+    PlaceRow,
+    RightRow,
+    TellingRow,
+    WordingRow,
+    effects_of,
+)
 from experiments.run.formatting import percent
 from gaze.report import plots as drawing
 from gaze.report import plots_layers
 from gaze.report.html import Plot, Table
 from gaze.report.plots import Line, Role
 
-Result = Mapping[str, Any]
-Rows = Sequence[Result]
 Cells = tuple[str | int | float, ...]
 Points = Float[np.ndarray, "layer _ 2"]
 
@@ -29,12 +38,12 @@ BY_COUNT: tuple[Role, ...] = ("gaze", "localization", "image")
 ADDED = ("reverse", "known", "other", "random", "places", "random places", "back reverse", "back places")
 
 
-def plots(results: Result, points: Points, first: Points) -> list[Plot]:
+def plots(results: LayerResults, points: Points, first: Points) -> list[Plot]:
     """Every figure that there are numbers for."""
     panels = results["panels"]
     counts = sorted(map(int, panels), reverse=True)
     six = panels[str(counts[0])]
-    by_direction = [(*label, six.get(name, [])) for name, label in LABELS.items()]
+    by_direction = [(*label, effects_of(six, name)) for name, label in LABELS.items()]
     by_count = [
         (f"{count} panels", role, panels[str(count)]["places"]) for count, role in zip(counts, BY_COUNT, strict=False)
     ]
@@ -53,16 +62,20 @@ def plots(results: Result, points: Points, first: Points) -> list[Plot]:
     return [*shown, narration(results["narration"])]
 
 
-def layer_effect(lines: Sequence[tuple[str, Role, Rows]]) -> Any:
+def layer_effect(lines: Sequence[tuple[str, Role, Sequence[EffectRow]]]) -> Any:
     """Flips and logit differences by layer; lines without numbers are left out."""
-    flips, logits = (
-        [line(name, role, rows, what, ends) for name, role, rows in lines if rows]
-        for what, ends in (("flip", "interval"), ("difference", "difference_interval"))
-    )
+    flips = [line(name, role, rows, "flip", "interval") for name, role, rows in lines if rows]
+    logits = [line(name, role, rows, "difference", "difference_interval") for name, role, rows in lines if rows]
     return plots_layers.layer_effect(flips, logits, "logit, reverse minus plain")
 
 
-def line(name: str, role: Role, rows: Rows, what: str, ends: str) -> Line:
+def line(
+    name: str,
+    role: Role,
+    rows: Sequence[EffectRow],
+    what: Literal["flip", "difference"],
+    ends: Literal["interval", "difference_interval"],
+) -> Line:
     low, high = zip(*(row[ends] or (np.nan, np.nan) for row in rows), strict=True)
     return Line(name, role, [row["layer"] for row in rows], [row[what] for row in rows], low, high)
 
@@ -75,7 +88,7 @@ def separation(name: str, silhouettes: Sequence[float], points: Points, words: s
     return Plot(name, figure, words, "PCA of normal and reverse prompts")
 
 
-def orders(results: Result) -> Plot:
+def orders(results: LayerResults) -> Plot:
     six, layer = results["panels"][max(results["panels"], key=int)], results["chosen"]["reverse"]
     measured = np.array([row["flip"] for row in results["orders"] if "flip" in row])
     marked = {"reverse": six["reverse"][layer]["flip"]} if six["reverse"] else {}
@@ -85,7 +98,7 @@ def orders(results: Result) -> Plot:
     )
 
 
-def narration(found: Result) -> Plot:
+def narration(found: NarrationResults) -> Plot:
     names = [name for name in found["conditions"] if not name.startswith("random")]
     rows = [found["conditions"][name] for name in names]
     low, high = zip(*(row["last_first_interval"] for row in rows), strict=True)
@@ -98,10 +111,12 @@ def narration(found: Result) -> Plot:
     return Plot("narration", drawing.rows(names, lines, label="narrations"), words, "free narration")
 
 
-def tables(results: Result) -> list[Table]:
+def tables(results: LayerResults) -> list[Table]:
     """All numbers."""
     panels = results["panels"]
-    effects = [effect(count, name, row) for count, few in panels.items() for name in ADDED for row in few.get(name, [])]
+    effects = [
+        effect(count, name, row) for count, few in panels.items() for name in ADDED for row in effects_of(few, name)
+    ]
     places = [
         place(count, name, row)
         for count, few in panels.items()
@@ -145,57 +160,57 @@ def tables(results: Result) -> list[Table]:
     ]  # fmt: skip
 
 
-def effect(panels: str, name: str, row: Result) -> Cells:
+def effect(panels: str, name: str, row: EffectRow) -> Cells:
     ends = row["difference_interval"]
     moved = f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "–"
     shares = (percent(row["flip"]), bounds(row["interval"]), percent(row["stay"]), percent(row["neither"]))
     return (panels, name, row["layer"], *shares, f"{row['difference']:+.2f}", moved, row["answers"])
 
 
-def place(panels: str, name: str, row: Result) -> Cells:
+def place(panels: str, name: str, row: PlaceRow) -> Cells:
     return (panels, name, row["place"], percent(row["flip"]), bounds(row["interval"]), row["answers"])
 
 
-def other_order(row: Result) -> Cells:
-    shares = (maybe(row, "flip"), bounds(row.get("interval")), maybe(row, "stay"), maybe(row, "neither"))
-    return (listed(row["order"]), share(row["asked"]), row.get("answers", 0), *shares, maybe(row, "places"))
+def other_order(row: OrderRow) -> Cells:
+    shares = (maybe(row.get("flip")), bounds(row.get("interval")), maybe(row.get("stay")), maybe(row.get("neither")))
+    return (listed(row["order"]), share(row["asked"]), row.get("answers", 0), *shares, maybe(row["places"]))
 
 
-def wording(row: Result) -> Cells:
+def wording(row: WordingRow) -> Cells:
     alone = (share(row["asked"]["normal"]), share(row["asked"]["reverse"]), row.get("answers", 0))
-    return (row["question"], *alone, maybe(row, "flip"), bounds(row.get("interval")), maybe(row, "places"))
+    return (row["question"], *alone, maybe(row.get("flip")), bounds(row.get("interval")), maybe(row["places"]))
 
 
-def told(name: str, row: Result) -> Cells:
+def told(name: str, row: TellingRow) -> Cells:
     ends = f"{row['interval'][0]:+.2f} to {row['interval'][1]:+.2f}" if row["interval"] else "–"
-    shares = [percent(row[what]) for what in ("last_first", "first_first", "backwards")]
+    shares = [percent(one) for one in (row["last_first"], row["first_first"], row["backwards"])]
     lost = (f"{row['sentences']:.1f}", percent(row["lost"]))
     return (name, rho(row), ends, f"{row['defined']} of {row['narrations']}", *shares, *lost)
 
 
-def randoms(cases: Result) -> list[Result]:
+def randoms(cases: Mapping[str, TellingRow]) -> list[TellingRow]:
     """The random conditions among those of the narrations."""
     return [one for name, one in cases.items() if name.startswith("random")]
 
 
-def flipped(row: Result) -> str:
+def flipped(row: EffectRow) -> str:
     """A share of flips with its interval."""
     return percent(row["flip"]) + (f" ({bounds(row['interval'])})" if row["interval"] else "")
 
 
-def share(found: Result) -> str:
+def share(found: RightRow) -> str:
     return percent(found["value"])
 
 
-def maybe(row: Result, name: str) -> str:
-    return percent(row[name]) if row.get(name) is not None else "–"
+def maybe(share: float | None) -> str:
+    return "–" if share is None else percent(share)
 
 
 def bounds(ends: Sequence[float] | None) -> str:
     return f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else "–"
 
 
-def rho(row: Result, sign: int = 1) -> str:
+def rho(row: TellingRow, sign: int = 1) -> str:
     return "undefined" if row["correlation"] is None else f"{sign * row['correlation']:+.2f}"
 
 

@@ -1,14 +1,22 @@
 """The chapter of experiment 2: what its results say, in words and beside the paper's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from experiments.paper.layer_steering.results import (
+    EffectRow,
+    LayerResults,
+    LetterResults,
+    NarrationResults,
+    OrderRow,
+    TellingRow,
+    draws_of,
+    effects_of,
+)
 from experiments.paper.layer_steering.reverse_narration import DIRECTIONS
 from experiments.paper.reports.layer_figures import (
     Points,
-    Rows,
     bounds,
     flipped,
     listed,
@@ -22,8 +30,6 @@ from experiments.run.formatting import percent
 from gaze.prompts import NUMBER_WORDS
 from gaze.report.html import Chapter, Compared
 
-Results = Mapping[str, Any]
-
 BROKEN = 0.1
 """Share of sentences that describe no panel from which on it is worth saying."""
 
@@ -36,7 +42,7 @@ STORY = (
 PAPER = {"6": "97%", "4": "93%", "3": "90%"}
 
 
-def chapter(number: int, name: str, title: str, results: Results, points: Points, first: Points) -> Chapter:
+def chapter(number: int, name: str, title: str, results: LayerResults, points: Points, first: Points) -> Chapter:
     """The chapter; `points` are the principal components of plain and then of reversed prompts about all panels.
 
     `first` are those of the questions about the first place alone.
@@ -59,18 +65,17 @@ def chapter(number: int, name: str, title: str, results: Results, points: Points
     )
 
 
-def whole(results: Results) -> Results:
+def whole(results: LayerResults) -> LetterResults:
     """Returns what was measured on whole strips."""
-    found: Results = results["panels"][str(panel_count(results))]
-    return found
+    return results["panels"][str(panel_count(results))]
 
 
-def panel_count(results: Results) -> int:
+def panel_count(results: LayerResults) -> int:
     """Returns how many panels a strip has."""
     return max(map(int, results["panels"]))
 
 
-def asked(six: Results, strips: int, panels: int) -> str:
+def asked(six: LetterResults, strips: int, panels: int) -> str:
     """Returns what the model can do by itself."""
     right = six["asked"]
     other = (
@@ -84,16 +89,16 @@ def asked(six: Results, strips: int, panels: int) -> str:
     )
 
 
-def flips(six: Results, layers: Mapping[str, int], gaze: Sequence[int]) -> list[str]:
+def flips(six: LetterResults, layers: Mapping[str, int], gaze: Sequence[int]) -> list[str]:
     """What the directions do behind one layer."""
-    row, place = (six[name][layers[name]] for name in ("reverse", "places"))
-    back = {name: six[f"back {name}"][layers[name]] for name in layers}
-    best = {name: max(six[name], key=lambda one: one["flip"]) for name in layers}
+    row, place = six["reverse"][layers["reverse"]], six["places"][layers["places"]]
+    back, back_place = six["back reverse"][layers["reverse"]], six["back places"][layers["places"]]
+    best = max(one["flip"] for one in six["reverse"])
     other = max((one["flip"] for one in six.get("other", [])), default=None)
     return [
         f"One direction for all places: behind layer {row['layer']}, chosen on other strips, it flips {flipped(row)} of the "
         f"answers to the letter that reading in reverse gives; {percent(row['stay'])} stay, {percent(row['neither'])} become "
-        f"something else. The most that any layer gives is {percent(best['reverse']['flip'])}. {drawn(six, 'random', row)}"
+        f"something else. The most that any layer gives is {percent(best)}. {drawn(six, 'random', row)}"
         + ("" if other is None else f" The direction of another order gives at most {percent(other)}."),
         f"A direction for each place that is asked about: behind layer {place['layer']}, {flipped(place)} flip; "
         f"{percent(place['stay'])} stay, {percent(place['neither'])} become something else. {drawn(six, 'random places', place)}",
@@ -102,37 +107,38 @@ def flips(six: Results, layers: Mapping[str, int], gaze: Sequence[int]) -> list[
         f"The logit of the reverse letter minus that of the plain one is {six['difference_alone']:+.2f} in plain questions, "
         f"{row['difference']:+.2f} with the one direction, {place['difference']:+.2f} with those per place.",
         f"Subtracted from reversed questions behind the same layers, the one direction gives back the plain answer in "
-        f"{flipped(back['reverse'])}, those per place in {flipped(back['places'])}.",
+        f"{flipped(back)}, those per place in {flipped(back_place)}.",
     ]
 
 
-def drawn(six: Results, name: str, row: Mapping[str, Any]) -> str:
+def drawn(six: LetterResults, name: str, row: EffectRow) -> str:
     """What random directions as long as these do behind the same layer."""
-    draws = [draw[row["layer"]] for draw in six[f"{name} draws"]]
+    draws = [draw[row["layer"]] for draw in draws_of(six, name)]
     mean = percent(float(np.mean(draws)))
     return f"{len(draws)} random draws of the same length flip {mean} on average, {percent(min(draws))} to {percent(max(draws))}."
 
 
-def transfer(results: Results) -> str:
+def transfer(results: LayerResults) -> str:
     """Fewer panels, other words."""
     layers, parts, every = results["chosen"], [], NUMBER_WORDS[panel_count(results) - 1]
     for panels, few in [*results["panels"].items()][1:]:
         if few["reverse"]:
-            one, known = (percent(few[name][layers["reverse"]]["flip"]) for name in ("reverse", "known"))
+            one, known = (percent(some[layers["reverse"]]["flip"]) for some in (few["reverse"], few["known"]))
             place = percent(few["places"][layers["places"]]["flip"])
             parts.append(
                 f"of {panels} panels {one} by one direction, {known} by that of {every} panels, {place} by those per place"
             )
     words = [row for row in results["wordings"] if "flip" in row]
-    one, place = (", ".join(percent(row[name]) for row in words) for name in ("flip", "places"))
+    one = ", ".join(percent(row["flip"]) for row in words)
+    place = ", ".join(percent(row["places"]) for row in words if row["places"] is not None)
     few_panels = f"Behind the same layers flip {'; '.join(parts)}." if parts else "Fewer panels give no pairs."
     return few_panels + (
         f" In other wordings, the one direction flips {one}, those per place {place}." if words else ""
     )
 
 
-def separated(six: Results) -> str:
-    best, single = (int(np.argmax(six[name])) for name in ("silhouette", "place_silhouette"))
+def separated(six: LetterResults) -> str:
+    best, single = int(np.argmax(six["silhouette"])), int(np.argmax(six["place_silhouette"]))
     return (
         f"In two principal components of all questions, plain and reversed prompts lie farthest apart behind layer {best} "
         f"(silhouette {six['silhouette'][best]:.2f}); of the questions about one place, behind layer {single} "
@@ -140,7 +146,7 @@ def separated(six: Results) -> str:
     )
 
 
-def reordered(orders: Rows) -> list[str]:
+def reordered(orders: Sequence[OrderRow]) -> list[str]:
     """Returns what other reading orders do; two panels have none."""
     if not orders:
         return []
@@ -153,14 +159,15 @@ def reordered(orders: Rows) -> list[str]:
     measured = [row for row in orders if "flip" in row]
     if not measured:
         return [words + " No order gives a pair to make a direction of."]
-    flip, place = ([row[name] for row in measured] for name in ("flip", "places"))
+    flip = [row["flip"] for row in measured]
+    place = [row["places"] for row in measured if row["places"] is not None]
     return [
         f"{words} The directions of {len(measured)} of them flip {percent(float(np.mean(flip)))} of the answers on average, at "
         f"most {percent(max(flip))}; those per place {percent(float(np.mean(place)))}, at most {percent(max(place))}."
     ]
 
 
-def told(found: Results) -> list[str]:
+def told(found: NarrationResults) -> list[str]:
     """The narrations."""
     cases, bands = found["conditions"], found["bands"]
     normal, reverse, draws = cases["normal"], cases["reverse"], randoms(cases)
@@ -185,17 +192,18 @@ def told(found: Results) -> list[str]:
     ]
 
 
-def outcome(case: Mapping[str, Any]) -> str:
+def outcome(case: TellingRow) -> str:
     broken = f" ({percent(case['lost'])} of the sentences are about no panel)" if case["lost"] > BROKEN else ""
     return f"{rho(case)} and {percent(case['last_first'])}{broken}"
 
 
-def compared(results: Results) -> list[Compared]:
+def compared(results: LayerResults) -> list[Compared]:
     layers, six, cases = results["chosen"], whole(results), results["narration"]["conditions"]
     orders = [row["flip"] for row in results["orders"] if "flip" in row]
     mean = f"{percent(float(np.mean(orders)))}, {percent(max(orders))}, {len(orders)}" if orders else "none to measure"
     one, place = (
-        {panels: at(few[name], layer) for panels, few in results["panels"].items()} for name, layer in layers.items()
+        {panels: at(effects_of(few, name), layer) for panels, few in results["panels"].items()}
+        for name, layer in layers.items()
     )
     best = cases["first letter, best band"]
     peak = int(np.argmax(six["place_silhouette"]))
@@ -217,7 +225,7 @@ def compared(results: Results) -> list[Compared]:
     ]
 
 
-def caveats(results: Results) -> list[str]:
+def caveats(results: LayerResults) -> list[str]:
     six, layers = whole(results), results["chosen"]
     said = [
         "The paper does not print its probe: the wording is ours, and so are the single letters, read from one pass. Narrations "
@@ -243,12 +251,11 @@ def caveats(results: Results) -> list[str]:
     return said
 
 
-def highest(six: Results, name: str, layer: int) -> float:
-    top: float = max(draw[layer] for draw in six[f"{name} draws"])
-    return top
+def highest(six: LetterResults, name: str, layer: int) -> float:
+    return max(draw[layer] for draw in draws_of(six, name))
 
 
-def at(rows: Sequence[Mapping[str, Any]], layer: int) -> str:
+def at(rows: Sequence[EffectRow], layer: int) -> str:
     if not rows:
         return "no pairs"
     return f"{percent(rows[layer]['flip'])} ({bounds(rows[layer]['interval'])})"
