@@ -1,17 +1,19 @@
 """What the commands print: the heads that were found, and what steering with them does."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from rich.table import Table
 
+from experiments.paper.reports.discovery import DiscoveryResults
+from experiments.paper.steering_study import SteeringResults
 from experiments.run.formatting import COUNTING, ON_TARGET, both, on_target
 from experiments.run.run import Run
 
 
 def heads_table(run: Run, name: str) -> Table:
     """The best heads by experiment 1."""
-    found = _results(run, name)
+    found = cast(DiscoveryResults, _results(run, name))
     chosen = [tuple(head) for head in found["chosen"]]
     shown = Table(title=f"Heads that look at the panel that is asked for, on {found['strips']} strips")
     for column in ("head", "gaze", "95 % interval", "steered"):
@@ -26,7 +28,7 @@ def heads_table(run: Run, name: str) -> Table:
 
 def steering_table(run: Run, name: str) -> Table:
     """What a person wants to see first of experiment 4 or 5."""
-    results = _results(run, name)
+    results = cast(SteeringResults, _results(run, name))
     found = results["conditions"]
     question = results["unsteered"]["question"]
     shown = Table(title=f'"{question}" steered to each panel, {run.settings.evaluation} strips')
@@ -47,6 +49,5 @@ def steering_table(run: Run, name: str) -> Table:
     return shown
 
 
-def _results(run: Run, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run.place(name) / "results.json").read_text(encoding="utf-8"))
-    return found
+def _results(run: Run, name: str) -> Any:
+    return json.loads((run.place(name) / "results.json").read_text(encoding="utf-8"))

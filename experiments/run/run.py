@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import click
 import numpy as np
@@ -51,6 +51,15 @@ BATCH = 96
 
 OPENED = ("_opened", "model", "processor", "judge")
 """What a run keeps of its model."""
+
+
+class SteeringOptions(TypedDict):
+    """What `gaze.steering.engine.Request` has beside its strip, heads and targets."""
+
+    strength: float
+    mode: str
+    bias: str
+    query_positions: str
 
 
 class Run:
@@ -349,7 +358,7 @@ class Run:
         heads = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
         return Request(place, heads, aim.steps, **self._steering(condition))
 
-    def _steering(self, condition: Condition) -> dict[str, Any]:
+    def _steering(self, condition: Condition) -> SteeringOptions:
         """How a condition steers: what it leaves open is the run's own."""
         given = self.settings
         return {
