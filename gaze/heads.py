@@ -191,9 +191,9 @@ class HeadSet:
         counts: np.ndarray = self._mask(layers, heads).sum(axis=1).astype(np.int64)
         return counts
 
-    def _rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = [{"layer": layer, "head": head} for layer, head in self.heads]
-        return [row | {"score": score} for row, score in zip(rows, self.scores, strict=True)] if self.scores else rows
+    def _rows(self) -> list[HeadRow]:
+        rows: list[HeadRow] = [{"layer": layer, "head": head} for layer, head in self.heads]
+        return [{**row, "score": score} for row, score in zip(rows, self.scores, strict=True)] if self.scores else rows
 
 
 def all_heads(layers: int, heads: int) -> HeadSet:
