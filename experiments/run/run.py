@@ -264,8 +264,8 @@ class Run:
     def with_judge(self, name: str) -> "Run":
         """The same run under another judge; its model is this run's, whichever of the two needs it first."""
         other = copy(self)
-        for name in OPENED:
-            other.__dict__.pop(name, None)
+        for kept in OPENED:
+            other.__dict__.pop(kept, None)
         other.parent = self
         other.settings = dataclasses.replace(self.settings, judge=name)
         return other

@@ -25,6 +25,7 @@ def test_runs_under_other_judges_share_one_model(tmp_path: Path, monkeypatch: py
     run = Run(tmp_path / "run", Settings())
     other = run.with_judge("caption")
     assert other._opened is run._opened is other.with_judge("first")._opened
+    assert (run.judge.name, other.judge.name) == ("exact", "caption")
     assert len(opened) == 1
 
 
