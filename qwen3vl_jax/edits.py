@@ -85,12 +85,12 @@ class Edits:
             steer = replace(steer, keys=cut(steer.keys), query_mask=query_mask)
         return replace(self, head_mask=None if self.head_mask is None else cut(self.head_mask), steer=steer)
 
-    def at(self, step: Any, slots: int) -> "Edits":
+    def at(self, step: int | Int[Array, "*row"], slots: int) -> "Edits":
         """Edits that never change are their own plan (see `generate`)."""
         del step, slots
         return self
 
-    def slice_keys(self, past: int, first: Any, count: int) -> "Edits":
+    def slice_keys(self, past: int, first: int | Int[Array, ""], count: int) -> "Edits":
         """The same edits as a pass of `count` queries needs them, behind a cache of `past` slots, into slot `first`."""
         steer, mask = self.steer, self.head_mask
         if steer is not None:
@@ -172,7 +172,9 @@ class Readings:
     residual: Float[Array, "*layer batch row embed"] | None = None
 
 
-def slice_keys(x: Shaped[Array, "*rest #key"], past: int, first: Any, count: int) -> Shaped[Array, "*rest #seen"]:
+def slice_keys(
+    x: Shaped[Array, "*rest #key"], past: int, first: int | Int[Array, ""], count: int
+) -> Shaped[Array, "*rest #seen"]:
     """What is given per cache slot, as a pass sees its keys: the `past` slots of the cache, then its own, from `first` on."""
     if x.shape[-1] == 1:  # the same for all
         return x

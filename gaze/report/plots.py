@@ -5,7 +5,7 @@ meaning through all figures (`ROLES`); numbers that are not there are NaN and le
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -240,7 +240,7 @@ def _errors(line: Line) -> Float[np.ndarray, "side group"] | None:
     return np.maximum(0, [value - np.asarray(line.low, np.float64), np.asarray(line.high, np.float64) - value])
 
 
-def chance_line(draw: Any, chance: Number | None) -> None:
+def chance_line(draw: Callable[..., object], chance: Number | None) -> None:
     if chance is not None:
         draw(chance, color=PALETTE["quiet"], linewidth=1, linestyle=(0, DASHES[0]), label=f"{BLIND} {chance:.0%}")
 

@@ -1,12 +1,13 @@
 """The figures that set models beside models and judges beside judges."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -100,7 +101,7 @@ def picks(judges: Mapping[str, Float[np.ndarray, " choice"]], choices: Sequence[
     return described(figure, f"Shares of picks for {', '.join(choices)}. {said}.")
 
 
-def _percent(axis: Any) -> None:
+def _percent(axis: Axis) -> None:
     axis.set_major_locator(MaxNLocator(3))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
 

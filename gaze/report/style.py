@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -94,7 +95,7 @@ def colour_bar(figure: Figure, image: AxesImage, axes: list[Axes], label: str) -
     bar.ax.tick_params(length=0)
 
 
-def accuracy_axis(axes: Axes, axis: Any) -> None:
+def accuracy_axis(axes: Axes, axis: Axis) -> None:
     """Shares from 0 to 100 %, with room for words beyond."""
     axis.set_major_formatter(PercentFormatter(1))
     axis.set_ticks(np.linspace(0, 1, 5))

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from types import NoneType
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Int32, Key, UInt32
+from jaxtyping import Array, Bool, Int, Int32, Key, UInt32
 
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.checks import require_count, require_type
@@ -35,7 +35,7 @@ Seed = Key[Array, ""] | UInt32[Array | np.ndarray, "2"] | int | np.integer
 class Plan(Protocol):
     """Edits by step. Key axes of the edits have one entry per cache slot (the prompt, then the generated tokens)."""
 
-    def at(self, step: Any, slots: int) -> Edits | None:
+    def at(self, step: int | Int[Array, "*row"], slots: int) -> Edits | None:
         """`step` is an integer for each row [batch], or one for all; rows of one `generate` are at the same step."""
 
 
