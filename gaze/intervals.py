@@ -50,4 +50,5 @@ def resampled(strips: int, rng: np.random.Generator, draws: int) -> Float[np.nda
 
 def ends(drawn: Float[np.ndarray, " draw *what"]) -> Float[np.ndarray, " 2 *what"]:
     """Between them lie the middle 95 % of what was drawn."""
-    return np.percentile(drawn, [2.5, 97.5], axis=0)
+    both: np.ndarray = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return both
