@@ -44,8 +44,21 @@ def reading(source: object, kind: str, hint: str = "") -> Iterator[None]:
         raise InputError(f"{source} cannot be read as {kind} (it is nested too deeply){more}") from None
     except MemoryError:
         raise InputError(f"{source} cannot be read as {kind} (it asks for more memory than there is){more}") from None
-    except Exception as error:  # decoders throw what they like: this is the one place that lets them
+    except BaseException as error:  # decoders throw what they like: this is the one place that lets them
+        # A panic of a library in Rust is no Exception, so that nobody takes it for one of ours.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise InputError(f"{source} cannot be read as {kind} ({reason(error)}){more}") from None
+
+
+def is_there(path: AnyPath, kind: str) -> bool:
+    """Whether something has that name, a link that leads nowhere included. Raises InputError for a name that cannot be one."""
+    with reading(path, kind):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
 
 
 @contextmanager

@@ -9,13 +9,10 @@ from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.read import read_json, read_text, reading
-
-MOST_TEXT = 2**22
-"""Characters of a rendered conversation."""
+from qwen3vl_jax.files.read import is_there, read_json, read_text, reading
+from qwen3vl_jax.processing.bounded_jinja import BoundedEnvironment
 
 
 @dataclass(frozen=True)
@@ -28,29 +25,22 @@ class ChatTemplate:
     def render(self, messages: Sequence[Mapping[str, Any]], special: Mapping[str, str]) -> str:
         """The text of a conversation, up to where the next answer begins.
 
-        Raises InputError if the template cannot be read, raises something itself, or does not end.
+        Raises InputError if the template cannot be read, raises something itself, or does too much; see `bounded_jinja`.
         """
         given = {"messages": list(messages), "tools": None, "documents": None, "add_generation_prompt": True, **special}
         with reading(self.source, "a chat template for these messages"):
-            parts: list[str] = []
-            size = 0
-            for part in _environment().from_string(self.text).generate(given):
-                parts.append(part)
-                size += len(part)
-                if size > MOST_TEXT:
-                    raise InputError(f"the chat template of {self.source} makes more than {MOST_TEXT:,} characters")
-        return "".join(parts)
+            return _environment().render(self.text, given)
 
 
 def saved_template(folder: Path, of_tokenizer: object) -> ChatTemplate | None:
     """The template that a Hugging Face processor would use: the legacy JSON, the Jinja file, then the tokenizer's own."""
     legacy, current = folder / "chat_template.json", folder / "chat_template.jinja"
-    if legacy.exists() or legacy.is_symlink():
+    if is_there(legacy, "a chat template"):
         raw = read_json(legacy, "a chat template")
         if not isinstance(raw, dict) or "chat_template" not in raw:
             raise InputError(f'{legacy} must be JSON of the form {{"chat_template": "..."}}')
         return _chosen(raw["chat_template"], str(legacy))
-    if current.exists() or current.is_symlink():
+    if is_there(current, "a chat template"):
         return ChatTemplate(read_text(current, "a chat template"), str(current))
     return None if of_tokenizer is None else _chosen(of_tokenizer, str(folder / "tokenizer_config.json"))
 
@@ -70,8 +60,8 @@ def _chosen(found: object, source: str) -> ChatTemplate:
     return ChatTemplate(found, source)
 
 
-def _environment() -> jinja2.Environment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals.update(raise_exception=_raise, strftime_now=lambda form: datetime.now().strftime(form))
     return environment

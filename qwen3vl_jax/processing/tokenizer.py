@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.read import read_bytes, read_json, read_text, reading, validate
+from qwen3vl_jax.files.read import is_there, read_bytes, read_json, read_text, reading, validate
 
 MOST_BYTES = 2**28
 HINT = "put the checkpoint's tokenizer.json there"
@@ -89,11 +89,11 @@ class Tokenizer:
 
 def _backend(folder: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
     whole, vocabulary, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
-    if whole.exists() or whole.is_symlink():
+    if is_there(whole, "a tokenizer"):
         content = read_bytes(whole, "a tokenizer", HINT, MOST_BYTES)
         with reading(whole, "a tokenizer", HINT):
             return tokenizers.Tokenizer.from_buffer(content)
-    if not vocabulary.exists():
+    if not is_there(vocabulary, "a vocabulary"):
         raise InputError(f"{folder} has no tokenizer: {HINT}")
     entries = read_json(vocabulary, "a vocabulary", dict, HINT, MOST_BYTES)
     lines = read_text(merges, "a list of merges", HINT, MOST_BYTES).splitlines()
@@ -115,7 +115,7 @@ def _backend(folder: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
 
 def _settings(path: Path) -> dict[str, Any]:
     """A JSON object; empty without the file."""
-    if not path.exists() and not path.is_symlink():
+    if not is_there(path, "the settings of a tokenizer"):
         return {}
     raw = read_json(path, "the settings of a tokenizer", most=MOST_BYTES)
     return validate(raw, path, "the settings of a tokenizer", dict)
