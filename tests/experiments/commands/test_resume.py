@@ -15,7 +15,7 @@ from experiments.paper.experiment import experiment
 from experiments.run.run import Run
 from experiments.run.settings import Settings, presets
 
-SETTINGS = replace(presets("testbed"), discovery=4, selection=2, evaluation=3, draws=2, images=3, k=2)
+SETTINGS = replace(presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, images=2, k=2)
 
 
 class Killed(BaseException):
