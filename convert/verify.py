@@ -254,7 +254,7 @@ def _given(case: Case, batch: Batch, config: Config) -> dict[str, Any]:
 def _run_reference(reference: Any, inputs: dict[str, Any]) -> tuple[np.ndarray, ...]:
     """transformers' logits, last token's attention, greedy tokens and, at each, the gap between the two best logits.
 
-    And, at each token of the prompt and behind it, the smallest margin in the routers.
+    And, at each token of the prompt and after it, the smallest margin in the routers.
     """
     import torch
 
@@ -312,5 +312,5 @@ def _line(run: Comparison) -> str:
         what = "a tie within the tolerance" if run.near_tie else "no tie"
         line += f" (then the two best logits (or experts) are {run.tie:.1e} apart: {what})"
     if run.hidden:
-        line += f"  {run.hidden} tokens not compared, behind a tie of two experts"
+        line += f"  {run.hidden} tokens not compared, after a tie of two experts"
     return line + ("" if run.passed else "  FAIL")

@@ -18,7 +18,7 @@ Clip = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """One prompt: images (rows, cols) and videos (frames, rows, cols), each behind some text; then `text` more tokens.
+    """One prompt: images (rows, cols) and videos (frames, rows, cols), each after some text; then `text` more tokens.
 
     Rows and columns count merged cells.
     """

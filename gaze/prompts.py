@@ -57,7 +57,7 @@ BOX = (
 
 
 def prefixed(prefix: str, question: str) -> str:
-    """The question behind a prefix that opens the sentence."""
+    """The question after a prefix that opens the sentence."""
     require_type("prefix", prefix, str, "a text")
     require_type("question", question, str, "a text")
     return prefix + question[:1].lower() + question[1:]

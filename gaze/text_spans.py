@@ -19,7 +19,7 @@ class TextSpan(NamedTuple):
     Attributes:
       place: of its first character.
       start: number of the token that its first character came with.
-      stop: number of the token that the passage behind it starts with.
+      stop: number of the token that the passage after it starts with.
     """
 
     text: str

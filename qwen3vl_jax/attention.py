@@ -34,10 +34,10 @@ def attend(
 
     Args:
       q: projected, normed and rotated; scores are scaled by head ** -0.5.
-      parts: keys and values as they lie: those of the cache, if any, and behind them those of this pass.
+      parts: keys and values as they lie: those of the cache, if any, and after them those of this pass.
       seen: False at keys that no query may see. A query that may see nothing attends uniformly.
       edits: of this one layer (no layer axis).
-      causal: whether queries see no keys of this pass behind their own.
+      causal: whether queries see no keys of this pass after their own.
     """
     batch, count, heads, _ = q.shape
     if not count:  # a prompt of one token has none before its last

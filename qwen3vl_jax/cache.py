@@ -108,8 +108,8 @@ class Cache:
         """Every row `copies` times in a row, with `room` more empty slots: several continuations of one prefix."""
 
         def roomy(x: Shaped[Array, "..."], rows: int, slots: int) -> Shaped[Array, "..."]:
-            behind = [(0, room if axis == slots else 0) for axis in range(x.ndim)]
-            return jnp.pad(jnp.repeat(x, copies, axis=rows), behind)
+            after = [(0, room if axis == slots else 0) for axis in range(x.ndim)]
+            return jnp.pad(jnp.repeat(x, copies, axis=rows), after)
 
         keys, values, valid = roomy(self.keys, 1, 4), roomy(self.values, 1, 3), roomy(self.valid, 0, 1)
         return Cache(keys, values, valid, self.filled, jnp.repeat(self.next_position, copies))

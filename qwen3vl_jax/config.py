@@ -184,7 +184,7 @@ class VisionConfig:
 
     @property
     def taps(self) -> tuple[tuple[int, int], ...]:
-        """(block, merger) pairs, blocks ascending: behind that block, that DeepStack merger reads the stream."""
+        """(block, merger) pairs, blocks ascending: after that block, that DeepStack merger reads the stream."""
         first = {block: merger for merger, block in reversed(list(enumerate(self.deepstack_visual_indexes)))}
         return tuple((block, first[block]) for block in sorted(first) if 0 <= block < self.depth)
 

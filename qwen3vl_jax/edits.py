@@ -44,7 +44,7 @@ class Edits:
     Attributes:
       head_mask: added to the scaled attention scores before the softmax.
       steer: the same in two small factors.
-      residual: added to the residual stream behind each layer.
+      residual: added to the residual stream after each layer.
     """
 
     head_mask: Float[Array, "*#layer #batch #heads #query #key"] | None = None
@@ -91,7 +91,7 @@ class Edits:
         return self
 
     def slice_keys(self, past: int, first: int | Int[Array, ""], count: int) -> "Edits":
-        """The same edits as a pass of `count` queries needs them, behind a cache of `past` slots, into slot `first`."""
+        """The same edits as a pass of `count` queries needs them, after a cache of `past` slots, into slot `first`."""
         steer, mask = self.steer, self.head_mask
         if steer is not None:
             rows = (
@@ -127,7 +127,7 @@ class Taps:
       query_positions: of the queries that are read, as indices into this pass's sequence; negative ones count from its end.
       groups: sets of keys (a panel, the sink, the text; the identity for single tokens) as weights, usually 0 or 1.
       weigh_values: also weigh each key's attention by the norm of its value vector (Kobayashi et al. 2020).
-      residual: also read the residual stream behind every layer.
+      residual: also read the residual stream after every layer.
     """
 
     query_positions: Int[AnyArray, "*#batch row"] | Sequence[Sequence[int]] | Sequence[int]
@@ -164,7 +164,7 @@ class Readings:
     Attributes:
       mass: attention from each row onto each group of keys.
       value_mass: the same weighted by value norms.
-      residual: the stream behind each layer, edits included.
+      residual: the stream after each layer, edits included.
     """
 
     mass: Float[Array, "*layer batch row heads group"]

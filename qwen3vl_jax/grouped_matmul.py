@@ -90,7 +90,7 @@ def _tiled_matmul(rows: Array, weights: Array, sizes: Array) -> Array:
     def write(number: Array, out: Array) -> Array:
         group, start, _ = place(number)
         tile = lax.dynamic_slice_in_dim(padded, start, TILE) @ weights[group]
-        # What this writes behind the last row of its group, the tiles that follow write again.
+        # What this writes after the last row of its group, the tiles that follow write again.
         return lax.dynamic_update_slice_in_dim(out, tile, start, axis=0)
 
     product: Array = lax.fori_loop(0, count, write, jnp.zeros((len(padded), weights.shape[2]), rows.dtype))

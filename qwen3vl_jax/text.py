@@ -79,7 +79,7 @@ class DecoderLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch query embed"], *attention_inputs: Any
     ) -> tuple[Float[Array, "batch query embed"], Readings | None]:
-        """`attention_inputs` are those of `Attention` behind x."""
+        """`attention_inputs` are those of `Attention` after x."""
         mixed, readings = self.self_attn(self.input_layernorm(x), *attention_inputs)
         x = x + mixed
         return x + self.mlp(self.post_attention_layernorm(x)), readings

@@ -28,7 +28,7 @@ class Vision:
 
     Attributes:
       embeds: what stands at the image placeholders of the prompt.
-      deepstack: what is added there behind decoder layers 0, 1, ...
+      deepstack: what is added there after decoder layers 0, 1, ...
       groups: see `Images`.
     """
 
@@ -121,7 +121,7 @@ class PatchMerger(nnx.Module):
 
 
 class VisionTower(nnx.Module):
-    """`depth` blocks, a main merger behind the last one and a DeepStack merger behind each tapped one."""
+    """`depth` blocks, a main merger after the last one and a DeepStack merger after each tapped one."""
 
     def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         self.config = config
@@ -149,7 +149,7 @@ class VisionTower(nnx.Module):
     def _run(
         self, x: Float[Array, "image patch width"], angles: Angles, valid: Bool[Array, "image patch"]
     ) -> tuple[Float[Array, "image patch width"], Float[Array, "tap image patch width"]]:
-        """All blocks; returns the stream behind the last one, and behind each tapped one."""
+        """All blocks; returns the stream after the last one, and after each tapped one."""
         taps = self.config.taps
         slots = np.full(self.config.depth, len(taps), np.int32)
         slots[[block for block, _ in taps]] = np.arange(len(taps))

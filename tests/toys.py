@@ -125,7 +125,7 @@ class Row(NamedTuple):
     videos: tuple[slice, ...] = ()
 
     def more(self, tokens: Sequence[int]) -> "Row":
-        """The same row with text behind it."""
+        """The same row with text after it."""
         return self._replace(tokens=np.concatenate([self.tokens, np.asarray(tokens, np.int32)]))
 
     def reference(self) -> dict[str, torch.Tensor]:
@@ -145,9 +145,9 @@ class Row(NamedTuple):
 
 
 def make_row(shown: Sequence[Grid | Clip], words: int = 4, seed: int = 0, pixels: int = 96) -> Row:
-    """`words` random words, then each picture or video with two words behind it, then `words` more.
+    """`words` random words, then each picture or video with two words after it, then `words` more.
 
-    A video's temporal patches stand behind three words each, its timestamp.
+    A video's temporal patches stand after three words each, its timestamp.
     """
     rng = np.random.default_rng(seed)
     text = lambda count: rng.integers(1, START, count).tolist()  # noqa: E731
@@ -203,7 +203,7 @@ def read(model, prompt, vision, edits=None, taps=None):
 
 @jax.jit
 def follow(model, prompt, vision, tokens, plan=None):
-    """Logits behind the prompt and behind each of `tokens` [batch, step], read one by one into a cache."""
+    """Logits after the prompt and after each of `tokens` [batch, step], read one by one into a cache."""
     batch, length = prompt.tokens.shape
     slots = length + tokens.shape[1]
     at = lambda step: None if plan is None else plan.at(step, slots)  # noqa: E731

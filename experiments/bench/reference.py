@@ -92,8 +92,8 @@ def _hooks(torch: Any, model: Any, question: Question, masked: Masked) -> Iterat
             mask = given["attention_mask"]
             added = torch.nn.functional.pad(bias, (0, mask.shape[-1] - bias.shape[-1]))
             if masked.text and mask.shape[-2] > 1:
-                behind = torch.arange(mask.shape[-2])[:, None] >= bias.shape[-1]
-                added = added * behind
+                after = torch.arange(mask.shape[-2])[:, None] >= bias.shape[-1]
+                added = added * after
             return args, given | {"attention_mask": mask + added}
 
         attention = model.model.language_model.layers[layer].self_attn

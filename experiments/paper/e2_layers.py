@@ -1,7 +1,7 @@
 """Experiment 2, layer steering: in which layer the order of reading is decided (arXiv 2606.14703, section 4).
 
 Panels carry letters, and the model is asked for the letter of the k-th panel, plainly or with "Read the comic in reverse, " in
-front. The difference of the two means in the residual stream of the last prompt token is added back to plain questions, behind
+front. The difference of the two means in the residual stream of the last prompt token is added back to plain questions, after
 one layer at a time. The paper's wording of the question is not printed; ours is `LETTER`.
 """
 
@@ -154,12 +154,12 @@ def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> LetterResults:
 
 
 def flips(arrays: Arrays, name: str, seed: int) -> list[float]:
-    """The share of flips behind each layer."""
+    """The share of flips after each layer."""
     return [row["flip"] for row in effects(arrays, [name], seed)]
 
 
 def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[PlaceRow]:
-    """Flips behind one layer by the place that is asked for; places without pairs are left out."""
+    """Flips after one layer by the place that is asked for; places without pairs are left out."""
     pairs = evaluated(arrays)
     flip = arrays[f"pushed {name}: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
     rows: list[PlaceRow] = []
@@ -220,7 +220,7 @@ def narration(run: Run) -> NarrationResults:
 
 
 def at(one: Sequence[EffectRow], places: Sequence[EffectRow], layers: Mapping[str, int]) -> MaybeEffect:
-    """What one direction does behind its layer, and the flips of those per place behind theirs."""
+    """What one direction does after its layer, and the flips of those per place after theirs."""
     if not one:
         return {"places": None}
     return {**one[layers["reverse"]], "places": places[layers["places"]]["flip"]}

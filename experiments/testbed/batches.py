@@ -33,7 +33,7 @@ class Slots:
     Attributes:
       targets: the token that follows each token.
       answer: True where that token belongs to the answer.
-      sentences: of each sentence in the answer, the row that predicts its first word and the row behind the one that
+      sentences: of each sentence in the answer, the row that predicts its first word and the row after the one that
         predicts its full stop; 0, 0 where an answer has fewer.
     """
 
@@ -144,7 +144,7 @@ class Maker:
 
 
 def _sentences(said: Sequence[int], stop: int, colon: int) -> Int32[np.ndarray, "sentence 2"]:
-    """Where each sentence of an answer begins (behind the colon of its label if it has one) and ends, in its tokens."""
+    """Where each sentence of an answer begins (after the colon of its label if it has one) and ends, in its tokens."""
     marks = [-1, *(place for place, token in enumerate(said) if token in (stop, colon))]
     ends = [number for number, place in enumerate(marks) if place >= 0 and said[place] == stop]
     return np.array([(marks[number - 1] + 1, marks[number] + 1) for number in ends], np.int32).reshape(-1, 2)

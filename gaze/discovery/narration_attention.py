@@ -32,7 +32,7 @@ NO_LINE = -1
 
 
 class Watched(NamedTuple):
-    """Attention of the rows that predict each token; NaN behind the last token of a text.
+    """Attention of the rows that predict each token; NaN after the last token of a text.
 
     Attributes:
       mass: after the softmax, summed over a panel's tokens.
@@ -84,7 +84,7 @@ def narration_attention(
 ) -> tuple[Float32[Array, "layer strip token heads panel"], Float32[Array, "layer strip token heads panel"]]:
     """Attention on each panel of the rows that predict each token of a text, as it is and weighted by values.
 
-    The row before the text predicts its first token; nothing that comes behind a token matters to it.
+    The row before the text predicts its first token; nothing that comes after a token matters to it.
 
     Args:
       panels: keys of each panel of the prompt.
@@ -94,8 +94,8 @@ def narration_attention(
     last = Taps(jnp.full((1, 1), length - 1, jnp.int32), groups, weigh_values=True)
     read = model(prompt, vision, taps=last)
     groups = jnp.pad(groups, ((0, 0), (0, 0), (0, new - 1)))
-    behind = Taps(jnp.arange(new - 1, dtype=jnp.int32)[None], groups, weigh_values=True)
-    rest = model.extend(jnp.asarray(said)[:, :-1], read.cache.fork(1, new - 1), taps=behind)
+    after = Taps(jnp.arange(new - 1, dtype=jnp.int32)[None], groups, weigh_values=True)
+    rest = model.extend(jnp.asarray(said)[:, :-1], read.cache.fork(1, new - 1), taps=after)
     first, others = read.readings, rest.readings
     assert first is not None
     assert others is not None
@@ -126,7 +126,7 @@ def averaged(
 def by_line(mass: PerToken, lines: Lines) -> Mass:
     """Mean over the tokens of each line: the tensor of discovery with lines in place of questions; NaN where there is none.
 
-    Tokens of no line, among them those behind the end of a text, count nowhere, whatever stands there. Raises InputError for
+    Tokens of no line, among them those after the end of a text, count nowhere, whatever stands there. Raises InputError for
     a token of a line whose mass is not a number.
     """
     spoken = lines >= 0

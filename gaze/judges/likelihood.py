@@ -186,7 +186,7 @@ def _follow(
 
     def score(text: tuple[Array, Array]) -> Float32[Array, " row"]:
         ids, length = text
-        # Padding stands behind the text, where nothing that counts can see it.
+        # Padding stands after the text, where nothing that counts can see it.
         later = model.extend(ids[:, :-1], forked).hidden
         logs = lax.map(token_logs, (jnp.concatenate([hidden[:, None], later], axis=1), ids))
         counts = jnp.arange(ids.shape[1])[None, :] < length[:, None]

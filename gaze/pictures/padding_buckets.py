@@ -23,7 +23,7 @@ class Shape:
     Attributes:
       patches: of a picture.
       prefix: tokens of a prompt up to where those about one picture part, or up to the end of the picture if there is one.
-      suffix: tokens behind that.
+      suffix: tokens after that.
     """
 
     patches: int

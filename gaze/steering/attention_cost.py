@@ -91,8 +91,8 @@ def shares(
     found = fetch(_read(model, prompt, encoded.vision, plan, groups, tokens))
     require_finite("the attention of the steered heads", found)
     of_heads = np.einsum("lbrhg,lh->brg", found, mask) / mask.sum()
-    behind = np.arange(room)[None, :] < np.array([len(text) for text in said])[:, None]
-    answer = of_heads[:, 1:][behind].mean(axis=0) if behind.any() else np.full(len(KEYS), np.nan)
+    after = np.arange(room)[None, :] < np.array([len(text) for text in said])[:, None]
+    answer = of_heads[:, 1:][after].mean(axis=0) if after.any() else np.full(len(KEYS), np.nan)
     return np.stack([of_heads[:, 0].mean(axis=0), answer])
 
 
@@ -117,15 +117,15 @@ def _named(row: Float[np.ndarray, " key"]) -> dict[str, float]:
 def _groups(
     prompt: Prompt, target: Bool[np.ndarray, "batch key"], room: int
 ) -> Float32[np.ndarray, "batch group slot"]:
-    """The keys of each of `KEYS`; behind the prompt there is room for an answer."""
+    """The keys of each of `KEYS`; after the prompt there is room for an answer."""
     assert prompt.image_cell is not None
     valid, picture = np.asarray(prompt.valid), np.asarray(prompt.image_cell) >= 0
     sink = np.cumsum(valid, axis=1) * valid == 1
     groups = np.stack([target, picture & ~target, sink, valid & ~picture & ~sink], axis=1)
-    behind = np.zeros((len(valid), len(KEYS), room), np.float32)
-    behind[:, -1] = 1
+    after = np.zeros((len(valid), len(KEYS), room), np.float32)
+    after[:, -1] = 1
     inside = np.pad(groups, ((0, 0), (0, 1), (0, 0))).astype(np.float32)
-    return np.concatenate([inside, behind], axis=2)
+    return np.concatenate([inside, after], axis=2)
 
 
 @jax.jit

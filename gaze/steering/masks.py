@@ -29,7 +29,7 @@ MODES = {
 BIASES = ("add", "replace")
 
 QUERY_POSITIONS = ("all", "text", "answer", "decoded", "prompt")
-"""Query rows that carry the bias: all; those of words behind a picture, so that image tokens are read as ever; those that
+"""Query rows that carry the bias: all; those of words after a picture, so that image tokens are read as ever; those that
 predict the answer, from the last of the prompt on; those of the answer's own tokens; those of the prompt."""
 
 
@@ -40,11 +40,11 @@ class Steering:
     Attributes:
       heads: 1 for steered heads, 0 for the others.
       signs: for each target region the sign of the bias at each key of the prompt; the last entry stands for all
-        keys behind the prompt.
+        keys after the prompt.
       targets: region to look at in each step, from 0, or -1 for no steering; the last entry stands for all later steps.
       strength: size of the bias.
       replace_scores: whether the bias replaces the scores instead of being added to them.
-      query_mask: 1 for queries that carry the bias; the last entry stands for all behind the prompt.
+      query_mask: 1 for queries that carry the bias; the last entry stands for all after the prompt.
     """
 
     heads: Float32[Array, "#batch layer heads"]
@@ -195,21 +195,21 @@ def _check_targets(regions: Bool[np.ndarray, "#batch region key"], targets: Int[
 
 
 def first_query(query_positions: str, length: int, words: int) -> int:
-    """The first query of a prompt of `length` tokens, the last `words` behind its picture, that carries the bias."""
+    """The first query of a prompt of `length` tokens, the last `words` after its picture, that carries the bias."""
     return {"all": 0, "prompt": 0, "text": length - words}.get(query_positions, length - 1)
 
 
 def _query_mask(prompt: Prompt, query_positions: Sequence[str]) -> Float32[np.ndarray, "#batch row"]:
-    """1 at the prompt's queries that carry the bias, and in the last column at those behind the prompt."""
+    """1 at the prompt's queries that carry the bias, and in the last column at those after the prompt."""
     cells = _cells(prompt)
-    behind = (np.cumsum(cells >= 0, axis=1) > 0) & (cells < 0)
+    after = (np.cumsum(cells >= 0, axis=1) > 0) & (cells < 0)
     last = np.arange(cells.shape[1]) == cells.shape[1] - 1
     inside = {
-        "all": np.ones_like(behind),
-        "text": behind,
+        "all": np.ones_like(after),
+        "text": after,
         "answer": np.broadcast_to(last, cells.shape),
-        "decoded": np.zeros_like(behind),
-        "prompt": np.ones_like(behind),
+        "decoded": np.zeros_like(after),
+        "prompt": np.ones_like(after),
     }
     chosen = [np.pad(inside[one], ((0, 0), (0, 1)), constant_values=one != "prompt") for one in query_positions]
     return _each(chosen).astype(np.float32)
@@ -218,7 +218,7 @@ def _query_mask(prompt: Prompt, query_positions: Sequence[str]) -> Float32[np.nd
 def _signs(
     prompt: Prompt, regions: Bool[np.ndarray, "#batch region key"], modes: Sequence[tuple[int, int, int, int]]
 ) -> Float32[np.ndarray, "#batch region key+1"]:
-    """Signs per region and key, and behind the last key that of decoded tokens; 0 all along for an empty region."""
+    """Signs per region and key, and after the last key that of decoded tokens; 0 all along for an empty region."""
     is_image = _cells(prompt)[:, None, :] >= 0
     target, image, text, decoded = np.array(modes, np.float32).T[:, :, None, None]
     rest = np.where(is_image, image, text) * np.asarray(prompt.valid)[:, None, :]

@@ -178,10 +178,10 @@ class Switched(NamedTuple):
     """The words of an answer whose target moved from one panel to another.
 
     Attributes:
-      new, old: of the words behind the switch in which the two captions differ, how many are each caption's.
+      new, old: of the words after the switch in which the two captions differ, how many are each caption's.
       words: how many these are.
-      whole: whether the answer is the first caption up to the switch and the second behind it.
-      soon: whether one of the first three words behind the switch is the new panel's where the captions differ.
+      whole: whether the answer is the first caption up to the switch and the second after it.
+      soon: whether one of the first three words after the switch is the new panel's where the captions differ.
     """
 
     new: int

@@ -44,8 +44,8 @@ class State:
     """Between two steps. Rows are independent of each other and may be at different steps (see `continuous_batching`).
 
     Attributes:
-      cache: of the prompt, and behind it one slot per token of an answer.
-      tokens: generated so far; 0 behind that.
+      cache: of the prompt, and after it one slot per token of an answer.
+      tokens: generated so far; 0 after that.
       length: how many of them, without the stop token.
       limit: how many there may be.
       done: rows that have stopped or reached their limit.
@@ -72,7 +72,7 @@ class State:
 
 @struct.dataclass
 class Generation:
-    """Generated tokens; behind `length` (which does not count the stop token) a row repeats its last token."""
+    """Generated tokens; after `length` (which does not count the stop token) a row repeats its last token."""
 
     tokens: Int32[Array, "batch new"]
     length: Int32[Array, " batch"]

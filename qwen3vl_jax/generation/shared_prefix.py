@@ -24,8 +24,8 @@ class SharedPrefix:
     """What all variants share.
 
     Attributes:
-      stream: behind the last layer below `first`, at the rows from `start` on.
-      deepstack: what still joins the stream there behind early layers.
+      stream: after the last layer below `first`, at the rows from `start` on.
+      deepstack: what still joins the stream there after early layers.
       keys, values: of every slot and layer; 0 where it is up to the variants.
       positions, valid: of every slot.
       first: the first layer that is up to the variants; the number of layers if none is.

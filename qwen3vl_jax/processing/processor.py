@@ -209,7 +209,7 @@ class Processor:
 
 
 def _timed(text: str, clips: Sequence[Clip]) -> str:
-    """The text with every temporal patch of a video behind its own timestamp, in place of the video's placeholder."""
+    """The text with every temporal patch of a video after its own timestamp, in place of the video's placeholder."""
     before, *after = text.split(VIDEO_PAD)
     if len(after) != len(clips):
         raise InputError(f"a prompt has {len(after)} video placeholders, but got {len(clips)} videos")

@@ -112,7 +112,7 @@ class Clip(NamedTuple):
     seconds: Float[np.ndarray, " time"]
 
     def timestamps(self) -> str:
-        """The text that takes the place of the video's placeholder: every temporal patch behind its time.
+        """The text that takes the place of the video's placeholder: every temporal patch after its time.
 
         As `Qwen3VLProcessor.replace_video_token` of transformers 5, but with one placeholder for all cells of a patch.
         """

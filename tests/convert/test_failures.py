@@ -116,7 +116,7 @@ def test_killed_conversion_leaves_no_dst_and_blocks_no_other(toy: Path, tmp_path
 
 @pytest.mark.parametrize("back", [False, True])
 def test_files_that_cannot_grow(toy: Path, tmp_path: Path, back: bool) -> None:
-    """A limit on the size of files fails every write behind it, as a full disk does."""
+    """A limit on the size of files fails every write after it, as a full disk does."""
     src = toy
     if back:
         to_orbax(toy, src := tmp_path / "orbax")

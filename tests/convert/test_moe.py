@@ -201,7 +201,7 @@ def test_a_tie_in_a_router_is_no_mistake(toy: Path) -> None:
     assert report.passed, str(report)
     assert any(run.hidden for run in report.runs)
     assert all(run.logits < LOGITS for run in report.runs)
-    assert "tokens not compared, behind a tie of two experts" in str(report)
+    assert "tokens not compared, after a tie of two experts" in str(report)
     assert json.loads(json.dumps(report.as_dict()))["runs"][0]["hidden"] == report.runs[0].hidden
 
 

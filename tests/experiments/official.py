@@ -164,7 +164,7 @@ class Official:
     def _read(
         self, question: Question, tokens: torch.Tensor, start: int, cache: Any, mask: Mask | None, panel: int | None
     ) -> tuple[Any, torch.Tensor]:
-        """One pass behind what the cache holds: the cache, and the logits of the last query."""
+        """One pass after what the cache holds: the cache, and the logits of the last query."""
         stop = start + tokens.shape[1]
         bias = None
         if mask is not None and panel is not None:

@@ -247,7 +247,7 @@ def test_attention_differs_between_modes_rows_and_heads(
 
 
 def test_a_bfloat16_model_attends_uniformly(library: Ours, gaze_heads: tuple[Head, ...]) -> None:
-    """What the paper's code computes on a GPU: behind the image, steered heads give all keys of the target the same."""
+    """What the paper's code computes on a GPU: after the image, steered heads give all keys of the target the same."""
     theirs = _their_attention(Official(CHECKPOINT, torch.bfloat16), Mask(gaze_heads))
     uniform = _attention(library, gaze_heads, bias="replace")
     ordered = _attention(library, gaze_heads)

@@ -22,7 +22,7 @@ def cut(prompt: Prompt, part: slice) -> Prompt:
 
 @jax.jit
 def in_pieces(model, vision, pieces, tail):
-    """Logits of prompts read one behind the other, then of text, and the cache."""
+    """Logits of prompts read one after the other, then of text, and the cache."""
     length = sum(piece.tokens.shape[1] for piece in pieces)
     cache, logits = model.empty_cache(pieces[0].tokens.shape[0], length + tail.shape[1] + 3), []
     for piece in pieces:
@@ -35,7 +35,7 @@ def in_pieces(model, vision, pieces, tail):
 
 @pytest.fixture(scope="module")
 def whole(toy: Toy, row: Row) -> np.ndarray:
-    """Logits of the row with more text behind it, read at once."""
+    """Logits of the row with more text after it, read at once."""
     images, prompt = batch_rows([row.more(MORE)], toy.config)
     return np.asarray(read(toy.model, prompt, encode(toy.model, images))[0][0])
 
@@ -83,7 +83,7 @@ def test_padded_batch_equals_its_rows(toy: Toy) -> None:
 
 
 def test_branches_equal_their_own_prompts(toy: Toy) -> None:
-    """Two prefixes, three questions about each, all read behind one prefill."""
+    """Two prefixes, three questions about each, all read after one prefill."""
     rows = [make_row([(4, 6)]), make_row([(6, 4)], words=6, seed=1)]
     questions = np.random.default_rng(2).integers(1, 248, (3, 5)).astype(np.int32)
     images, prompt = batch_rows(rows, toy.config)

@@ -94,7 +94,7 @@ ODD = {
             rope_parameters=dict(rope_type="axial", rope_theta=50.0),
         ),
     ),
-    "more taps than layers, one behind the last block and one beyond it": raw_config(
+    "more taps than layers, one after the last block and one beyond it": raw_config(
         dict(num_hidden_layers=2),
         dict(mrope_section=[0, 4, 4]),
         dict(deepstack_visual_indexes=[3, 9, 0, 1], num_position_embeddings=4, patch_size=16),

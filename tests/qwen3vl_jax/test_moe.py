@@ -103,7 +103,7 @@ class TestMistakes:
         return misses(toy, make_row([(4, 6), (6, 4)]), fresh)[0]
 
     def changed(self, toy: Toy, **ways: Callable[[Array], Array]) -> Toy:
-        """Some tensors of all layers passed through a function, behind the layer axis."""
+        """Some tensors of all layers passed through a function, after the layer axis."""
         model = jax.tree.map(lambda leaf: leaf, toy.model)
         for name, way in ways.items():
             weight = getattr(model.model.language_model.layers.mlp.experts, name)

@@ -115,7 +115,7 @@ class Prober:
         bands: Float32[np.ndarray, "band layer"],
         alpha: float = 1.0,
     ) -> list[Asked]:
-        """For each direction what is said when it is added behind the layers of each band.
+        """For each direction what is said when it is added after the layers of each band.
 
         Directions may differ by question.
         """
@@ -206,7 +206,7 @@ def _draw(name: str, panels: int, seed: int, letters: str) -> Int[np.ndarray, " 
 
 
 def _ending(kind: Sequence[Sequence[int]]) -> int:
-    """The longest of some token rows behind what they share, at least one token."""
+    """The longest of some token rows after what they share, at least one token."""
     shortest = min(map(len, kind)) - 1
     shared = next((n for n in range(shortest) if len({row[n] for row in kind}) > 1), shortest)
     return max(map(len, kind)) - shared

@@ -36,7 +36,7 @@ SOME = 24
 
 @dataclass(frozen=True)
 class Read:
-    """Probes in one reading order: the stream behind every layer, what was said and what would have been right."""
+    """Probes in one reading order: the stream after every layer, what was said and what would have been right."""
 
     stream: Float32[np.ndarray, "strip place layer embed"]
     token: Int[np.ndarray, "strip place"]
@@ -153,7 +153,7 @@ class Letters:
     def _push(
         self, asked: Probes, order: Order, vectors: Mapping[str, np.ndarray], alpha: float = 1.0, template: str = LETTER
     ) -> Arrays:
-        """Each direction behind each layer by itself."""
+        """Each direction after each layer by itself."""
         bands = np.eye(self.run.shape[0], dtype=np.float32)
         stacked = np.stack([*vectors.values()])
         found = self.prober.push(asked.strips, questions(order, template), stacked, bands, alpha)

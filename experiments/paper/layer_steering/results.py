@@ -14,7 +14,7 @@ class RightRow(TypedDict):
 
 
 class EffectRow(TypedDict):
-    """What a push behind one layer does: shares of the answers, and the mean logit difference."""
+    """What a push after one layer does: shares of the answers, and the mean logit difference."""
 
     layer: int
     answers: int
@@ -109,7 +109,7 @@ class TellingRow(TypedDict):
 
 
 class NarrationResults(TypedDict):
-    """Free narrations by condition, and the layers behind which they were pushed."""
+    """Free narrations by condition, and the layers after which they were pushed."""
 
     questions: list[str]
     judge: str

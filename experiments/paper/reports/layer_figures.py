@@ -49,11 +49,11 @@ def plots(results: LayerResults, points: Points, first: Points) -> list[Plot]:
     ]
     shown = []
     if six["reverse"]:
-        words = "Directions added behind one layer at a time to plain questions about all panels; 95 % intervals over strips."
+        words = "Directions added after one layer at a time to plain questions about all panels; 95 % intervals over strips."
         shown.append(Plot("effect", layer_effect(by_direction), words, "layer steering by layer"))
         words = "The directions per place, by the number of panels."
         shown.append(Plot("panels", layer_effect(by_count), words, "3, 4 and 6 panels"))
-    both = "plain and reversed prompts behind each layer, in two principal components"
+    both = "plain and reversed prompts after each layer, in two principal components"
     shown.append(separation("separation", six["silhouette"], points, f"All questions: {both}."))
     words = f"The question about the first place alone: {both}; the silhouette is the mean over places."
     shown.append(separation("separation_first", six["place_silhouette"], first, words))
@@ -94,7 +94,7 @@ def orders(results: LayerResults) -> Plot:
     marked = {"reverse": six["reverse"][layer]["flip"]} if six["reverse"] else {}
     figure = plots_layers.spread(measured, marked, "answers that flip to the order", "other orders")
     return Plot(
-        "orders", figure, f"Flips by one direction for each other order, behind layer {layer}.", "719 other orders"
+        "orders", figure, f"Flips by one direction for each other order, after layer {layer}.", "719 other orders"
     )
 
 
@@ -125,7 +125,7 @@ def tables(results: LayerResults) -> list[Table]:
     ]
     return [
         Table(
-            "Every direction behind every layer",
+            "Every direction after every layer",
             ("panels", "added", "layer", "flip", "95 % interval", "stay", "neither", "logit", "95 % interval", "answers"),
             effects,
             "Known: the direction of whole strips. Back: subtracted from reversed questions. Logit: of the letter led to "
@@ -135,7 +135,7 @@ def tables(results: LayerResults) -> list[Table]:
             "By the place asked about",
             ("panels", "added", "place", "flip", "95 % interval", "answers"),
             places,
-            f"Behind layers {results['chosen']['reverse']} (reverse) and {results['chosen']['places']} (places).",
+            f"After layers {results['chosen']['reverse']} (reverse) and {results['chosen']['places']} (places).",
         ),
         Table(
             "Other orders",

@@ -36,7 +36,7 @@ BROKEN = 0.1
 STORY = (
     "Every panel wears a letter, and the model is asked for the letter of one of them, plainly or with “Read the comic in "
     "reverse” in front. The difference that these words make to the model's state just before it answers is a direction. Added "
-    "to the state of a plain question, behind one layer at a time, it shows where in the model the panel is chosen: where the "
+    "to the state of a plain question, after one layer at a time, it shows where in the model the panel is chosen: where the "
     "answer becomes the letter that reading in reverse would give, the letter had not been read off the picture before."
 )
 PAPER = {"6": "97%", "4": "93%", "3": "90%"}
@@ -90,29 +90,29 @@ def asked(six: LetterResults, strips: int, panels: int) -> str:
 
 
 def flips(six: LetterResults, layers: Mapping[str, int], gaze: Sequence[int]) -> list[str]:
-    """What the directions do behind one layer."""
+    """What the directions do after one layer."""
     row, place = six["reverse"][layers["reverse"]], six["places"][layers["places"]]
     back, back_place = six["back reverse"][layers["reverse"]], six["back places"][layers["places"]]
     best = max(one["flip"] for one in six["reverse"])
     other = max((one["flip"] for one in six.get("other", [])), default=None)
     return [
-        f"One direction for all places: behind layer {row['layer']}, chosen on other strips, it flips {flipped(row)} of the "
+        f"One direction for all places: after layer {row['layer']}, chosen on other strips, it flips {flipped(row)} of the "
         f"answers to the letter that reading in reverse gives; {percent(row['stay'])} stay, {percent(row['neither'])} become "
         f"something else. The most that any layer gives is {percent(best)}. {drawn(six, 'random', row)}"
         + ("" if other is None else f" The direction of another order gives at most {percent(other)}."),
-        f"A direction for each place that is asked about: behind layer {place['layer']}, {flipped(place)} flip; "
+        f"A direction for each place that is asked about: after layer {place['layer']}, {flipped(place)} flip; "
         f"{percent(place['stay'])} stay, {percent(place['neither'])} become something else. {drawn(six, 'random places', place)}",
         f"By layer, the directions per place flip {', '.join(percent(one['flip']) for one in six['places'])}; the "
         f"gaze heads lie in {'layer' if len(gaze) == 1 else 'layers'} {listed(gaze)}.",
         f"The logit of the reverse letter minus that of the plain one is {six['difference_alone']:+.2f} in plain questions, "
         f"{row['difference']:+.2f} with the one direction, {place['difference']:+.2f} with those per place.",
-        f"Subtracted from reversed questions behind the same layers, the one direction gives back the plain answer in "
+        f"Subtracted from reversed questions after the same layers, the one direction gives back the plain answer in "
         f"{flipped(back)}, those per place in {flipped(back_place)}.",
     ]
 
 
 def drawn(six: LetterResults, name: str, row: EffectRow) -> str:
-    """What random directions as long as these do behind the same layer."""
+    """What random directions as long as these do after the same layer."""
     draws = [draw[row["layer"]] for draw in draws_of(six, name)]
     mean = percent(float(np.mean(draws)))
     return f"{len(draws)} random draws of the same length flip {mean} on average, {percent(min(draws))} to {percent(max(draws))}."
@@ -131,7 +131,7 @@ def transfer(results: LayerResults) -> str:
     words = [row for row in results["wordings"] if "flip" in row]
     one = ", ".join(percent(row["flip"]) for row in words)
     place = ", ".join(percent(row["places"]) for row in words if row["places"] is not None)
-    few_panels = f"Behind the same layers flip {'; '.join(parts)}." if parts else "Fewer panels give no pairs."
+    few_panels = f"After the same layers flip {'; '.join(parts)}." if parts else "Fewer panels give no pairs."
     return few_panels + (
         f" In other wordings, the one direction flips {one}, those per place {place}." if words else ""
     )
@@ -140,9 +140,9 @@ def transfer(results: LayerResults) -> str:
 def separated(six: LetterResults) -> str:
     best, single = int(np.argmax(six["silhouette"])), int(np.argmax(six["place_silhouette"]))
     return (
-        f"In two principal components of all questions, plain and reversed prompts lie farthest apart behind layer {best} "
-        f"(silhouette {six['silhouette'][best]:.2f}); of the questions about one place, behind layer {single} "
-        f"({six['place_silhouette'][single]:.2f}, mean of the places; behind the last layer {six['place_silhouette'][-1]:.2f})."
+        f"In two principal components of all questions, plain and reversed prompts lie farthest apart after layer {best} "
+        f"(silhouette {six['silhouette'][best]:.2f}); of the questions about one place, after layer {single} "
+        f"({six['place_silhouette'][single]:.2f}, mean of the places; after the last layer {six['place_silhouette'][-1]:.2f})."
     )
 
 
@@ -178,8 +178,8 @@ def told(found: NarrationResults) -> list[str]:
         "of the narration prompts themselves",
     )
     pushed = [
-        f"The direction {title}, added at every step of a plain narration, gives {outcome(cases[f'{name}, paper band'])} behind "
-        f"layers {listed(bands['paper'])} (the paper's depth), {outcome(cases[f'{name}, best band'])} behind layers "
+        f"The direction {title}, added at every step of a plain narration, gives {outcome(cases[f'{name}, paper band'])} after "
+        f"layers {listed(bands['paper'])} (the paper's depth), {outcome(cases[f'{name}, best band'])} after layers "
         f"{listed(bands[name])} (the best on other strips)."
         for name, title in zip(DIRECTIONS, titles, strict=True)
     ]
@@ -187,7 +187,7 @@ def told(found: NarrationResults) -> list[str]:
         f"Free narrations of {found['strips']} strips, as rank correlation with the order from left to right and share that "
         f"begin with the last panel: {outcome(normal)} left alone, {outcome(reverse)} when asked to read in reverse.",
         *pushed,
-        f"With {len(draws)} random directions as long as that of the first letter, behind its best layers, {percent(begin)} "
+        f"With {len(draws)} random directions as long as that of the first letter, after its best layers, {percent(begin)} "
         "begin with the last panel.",
     ]
 
@@ -215,7 +215,7 @@ def compared(results: LayerResults) -> list[Compared]:
         ),
         *(Compared(f"answers flipped, {n} panels, a direction per place", "–", place[n]) for n in PAPER if n in place),
         Compared("directions of other orders: mean, highest, number", "39.9%, 60.4%, 719", mean),
-        Compared("silhouette highest behind layer", "23 of 36", f"{peak} of {results['layers']}"),
+        Compared("silhouette highest after layer", "23 of 36", f"{peak} of {results['layers']}"),
         Compared(
             "rank correlation of a narration with reading in reverse, before and with the first letter's direction",
             "-0.78, +0.46",

@@ -159,7 +159,7 @@ def make_arrays(panels, pushes, strips=10, others=("discovery", "selection")):
     """Answers as `Letters.collect` saves them.
 
     All plain and reversed questions are right but those about strip 0. A push flips the share of strips that `pushes`
-    has for it behind `BEST`; behind the other layers the answer stays, but in the last one it is no letter at all.
+    has for it after `BEST`; after the other layers the answer stays, but in the last one it is no letter at all.
     """
     rng = np.random.default_rng(panels)
     letters = np.arange(100, 100 + len(LETTERS), dtype=np.int32)

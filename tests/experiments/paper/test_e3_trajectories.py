@@ -95,7 +95,7 @@ def test_summing_up_needs_no_model_and_a_lost_part_comes_back(run, results):
     lost.unlink()
     answers = run.place(e3_trajectories.NAME) / "answers.jsonl"
     lines = answers.read_bytes().splitlines(keepends=True)
-    lines[0] = b"spoiled\n"  # of the first part, which is made again behind all others
+    lines[0] = b"spoiled\n"  # of the first part, which is made again after all others
     answers.write_bytes(b"".join(lines)[:-100])
     again.__dict__["_opened"] = run._opened  # no need to read the weights once more
     e3_trajectories.collect(again)

@@ -125,7 +125,7 @@ def test_summing_up_needs_no_model_and_a_run_cut_short_ends_the_same(run, result
     before = [path.read_bytes() for path in files]
     for path in files:
         lines = path.read_bytes().splitlines(keepends=True)
-        lines[STRIPS] = b"spoiled\n"  # of the second part, which is made again behind all others
+        lines[STRIPS] = b"spoiled\n"  # of the second part, which is made again after all others
         path.write_bytes(b"".join(lines)[:-20])
     again.__dict__["_opened"] = run._opened  # no need to read the weights once more
     e6_dynamic.collect(again)

@@ -140,7 +140,7 @@ def test_two_processes_find_what_one_finds(alone: Path, combined: Path) -> None:
 def test_a_lost_process_ends_the_other_and_both_go_on_later(
     combined: Path, pair: Callable[[Path], Pair], tmp_path: Path
 ) -> None:
-    """Kill -9 of process 1 behind the first chunk, of process 0 behind the next; then to the end."""
+    """Kill -9 of process 1 after the first chunk, of process 0 after the next; then to the end."""
     out = tmp_path / "run"
     for victim, chunk in ((1, ATTENTION), (0, SHUFFLED)):
         both = pair(out)

@@ -170,7 +170,7 @@ def test_batches_equal_transformers(counts, processor, reference, pictures):
 
 
 def assert_pixels_equal(prompt, images, grids, want):
-    """The four patches behind every image token, in reading order, are transformers' patches in their order."""
+    """The four patches after every image token, in reading order, are transformers' patches in their order."""
     stride = images.patches.shape[1] // 4
     cells = prompt.image_cell[prompt.image_cell >= 0]
     blocks = images.patches.reshape(-1, 4, images.patches.shape[2])[cells]
