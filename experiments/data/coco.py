@@ -114,7 +114,9 @@ def read_coco(
     contradicts itself or names pictures outside the folder; for a missing folder, and if nothing is left.
     """
     index = _index(annotations)
-    if not images.is_dir():
+    with reading(images, "a folder of pictures"):
+        there = images.is_dir()
+    if not there:
         raise InputError(f"there is no folder {images}: give the one that holds the pictures of {annotations}")
     entries = sorted(index.dataset["images"], key=lambda entry: natural(entry["file_name"]))
     found = Coco()

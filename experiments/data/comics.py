@@ -164,6 +164,8 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read ({os.strerror(error.errno or 0)})") from None
+    except ValueError as error:
+        raise InputError(f"{str(folder)!r} cannot be the name of a folder ({error})") from None
 
 
 def _within(name: str, pattern: str, panels: int) -> None:

@@ -19,6 +19,7 @@ from gaze.pictures.strips import Picture, Strip
 from gaze.prompts import LEAST_PANELS, MOST_PANELS
 from qwen3vl_jax.checks import require_count
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import is_there, reading
 
 Purpose = Literal["discovery", "selection", "evaluation"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -175,10 +176,12 @@ def _wanted(counts: Mapping[Purpose, int], share: bool) -> dict[Purpose, int]:
 
 
 def _open_comics(kind: str, place: str, seed: int, wanted: int, panels: int) -> Comics:
-    path = Path(place).expanduser()
+    with reading(place, "a place of strips"):
+        path = Path(place).expanduser()
     if kind == "folder":
         return PanelFolders(path, panels)
     if kind == "comics":
         return RawPages(path, seed, wanted, panels)
-    name, _, split = (place, "", "") if path.exists() else place.partition("@")
-    return HubRows(str(path) if path.exists() else name, split or "train", panels)
+    saved = is_there(path, "a data set")
+    name, _, split = (str(path), "", "") if saved else place.partition("@")
+    return HubRows(name, split or "train", panels)

@@ -12,6 +12,7 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import is_there, read_bytes, read_json, read_text, reading, validate
 
 MOST_BYTES = 2**28
+PROBE = "Why's that, é 42?\n"
 HINT = "put the checkpoint's tokenizer.json there"
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -57,6 +58,10 @@ class Tokenizer:
         with reading(folder, "a tokenizer", HINT):
             # As transformers does: what a role names is a token, even if the tokenizer's own file does not list it.
             backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()])
+            # As transformers does unless it is told otherwise: a prompt is never cut or filled up.
+            backend.no_truncation()
+            backend.no_padding()
+            backend.decode(backend.encode(PROBE).ids)  # some settings fail only when they are used
         clean_up = config.get("clean_up_tokenization_spaces") is True
         return cls(backend, special, config.get("chat_template"), clean_up)
 
@@ -66,7 +71,9 @@ class Tokenizer:
             return {"input_ids": self.backend.encode(text, add_special_tokens=add_special_tokens).ids}
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        text: str = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        """The text of ids. Raises InputError for what are no ids, and where the tokenizer's own decoder fails."""
+        with reading("the tokens", "ids of tokens"):
+            text: str = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
         if self.clean_up:
             for found, clean in CLEAN.items():
                 text = text.replace(found, clean)

@@ -327,6 +327,8 @@ def test_a_missing_folder_of_pictures_is_an_error(folder):
     path, _ = described(folder, [thing(1, 1, [0, 0, 50, 50])])
     with pytest.raises(InputError, match="there is no folder"):
         read_coco(path, folder / "nowhere")
+    with pytest.raises(InputError, match=r"File name too long|there is no folder"):
+        read_coco(path, folder / ("x" * 5000))
     (folder / "empty").mkdir()
     with pytest.raises(InputError, match=r"no picture of .* with an object of 750 pixels"):
         read_coco(path, folder / "empty")

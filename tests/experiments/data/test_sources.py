@@ -440,6 +440,15 @@ def test_a_row_of_more_panels_is_no_shorter_strip(tmp_path):
         assert "where a strip has 5 panels" in why
 
 
+@pytest.mark.parametrize("kind", ["folder", "comics", "hub"])
+@pytest.mark.parametrize("place", ["x" * 5000, "~no-such-user-here/x", "a\0b"])
+def test_a_place_that_cannot_be_one_is_an_error(kind, place, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: 1 / 0)
+    with pytest.raises(InputError) as refused:
+        open_source(f"{kind}:{place}", 0, {})
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("kind", ["folder", "comics"])
 def test_a_place_without_comics_is_an_error(tmp_path, kind):
     with pytest.raises(InputError, match="there are no comics in"):

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.files.read import parse_json, read_bytes, read_json, reading
+from qwen3vl_jax.files.read import is_there, parse_json, read_bytes, read_json, reading
 from qwen3vl_jax.images import ImageSettings, open_image
 from qwen3vl_jax.processing.videos import Video, VideoSettings, patchify_video
 
@@ -31,6 +31,40 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.timeout(20)
+class PanicException(BaseException):
+    """As libraries in Rust raise it."""
+
+
+@pytest.mark.parametrize(
+    "error", [PanicException("index out of bounds"), Exception("x"), MemoryError(), RecursionError()]
+)
+def test_whatever_a_decoder_throws_is_one_sentence(error: BaseException) -> None:
+    with (
+        pytest.raises(InputError, match="some file cannot be read as a tokenizer"),
+        reading("some file", "a tokenizer"),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
+def test_what_is_no_fault_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)), reading("some file", "a tokenizer"):
+        raise error
+
+
+@pytest.mark.parametrize(("name", "there"), [("", True), ("x", False), ("link", True), ("file/x", False)])
+def test_what_is_there(tmp_path: Path, name: str, there: bool) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert is_there(tmp_path / name, "a file") is there
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_a_name_that_nothing_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be read as a file"):
+        is_there(tmp_path / name, "a file")
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_a_pipe_that_nobody_writes_to(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
