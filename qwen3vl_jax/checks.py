@@ -38,8 +38,12 @@ def require_shape(name: str, value: Any, axes: Mapping[str, int | None], ones: s
 
 def require_count(name: str, value: object, low: int = 1, high: int | None = None) -> None:
     """Raises InputError unless an argument is a whole number of at least `low` and, where that is given, at most `high`."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):  # type: ignore[operator]
+    if (
+        not isinstance(value, int | np.integer)
+        or isinstance(value, bool)
+        or value < low
+        or (high is not None and value > high)
+    ):
         upto = "" if high is None else f" to {high}"
         raise InputError(f"{name} is {shown(value)}, but should be a whole number from {low}{upto}")
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -268,7 +267,7 @@ def correct(arrays: Mapping[str, np.ndarray], purpose: str) -> Bool[np.ndarray, 
     return found
 
 
-def bounds(low: Any, high: Any) -> list[float] | None:
+def bounds(low: float, high: float) -> list[float] | None:
     """An interval in JSON, which has no NaN."""
     return [float(low), float(high)] if np.isfinite([low, high]).all() else None
 

@@ -193,7 +193,7 @@ def summary(told: Sequence[Sequence[int | None]], counts: Sequence[int], strip: 
     total = sum(map(len, told))
     return {
         "correlation": rho.value,
-        "interval": None if rho.low is None else bounds(rho.low, rho.high),
+        "interval": None if rho.low is None or rho.high is None else bounds(rho.low, rho.high),
         "zero_filled": rho.zero_filled,
         "defined": rho.defined,
         "narrations": len(told),

@@ -1,10 +1,11 @@
 """Figures and tables of experiment 2."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 
 from experiments.paper.layer_steering.results import (
     EffectRow,
@@ -62,7 +63,7 @@ def plots(results: LayerResults, points: Points, first: Points) -> list[Plot]:
     return [*shown, narration(results["narration"])]
 
 
-def layer_effect(lines: Sequence[tuple[str, Role, Sequence[EffectRow]]]) -> Any:
+def layer_effect(lines: Sequence[tuple[str, Role, Sequence[EffectRow]]]) -> Figure:
     """Flips and logit differences by layer; lines without numbers are left out."""
     flips = [line(name, role, rows, "flip", "interval") for name, role, rows in lines if rows]
     logits = [line(name, role, rows, "difference", "difference_interval") for name, role, rows in lines if rows]
