@@ -80,7 +80,7 @@ class SpoiltRow(TypedDict):
     n: int
 
 
-class Cost(TypedDict):
+class SteeringCost(TypedDict):
     """Attention of the steered heads by row, None where there is none, and what became of the answers."""
 
     prompt: TakenRow | None
@@ -138,7 +138,7 @@ class Diagnosis(TypedDict):
     stability: StabilityRow
     steering: SteeringRows
     strength: Strengths
-    cost: Cost
+    cost: SteeringCost
     grid: Grids
 
 
