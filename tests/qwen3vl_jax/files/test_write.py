@@ -12,6 +12,7 @@ import pytest
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.write import new_folder, whole_file, write_text
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
 WRITER = """
 import sys, time
 from pathlib import Path
