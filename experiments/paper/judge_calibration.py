@@ -59,14 +59,17 @@ def collect(run: Run) -> None:
         if records.missing([chunk]):
             found = asdict(calibrate(judge, strips, run.settings.seed))
             records.add({chunk: [{"judge": judge.name, "version": judge.version, **found}]})
+    # Judges that this run had before stay, as long as they were shown these strips.
+    rows = [row for row in records.rows() if row["chunk"] == chunk_name(row["judge"], run.key(shown, row["version"]))]
+    kept = {row["judge"]: row["chunk"] for row in rows}
+    records.tell_stale(kept.values())
+    records.finish([*kept.values()])
 
 
 def sum_up(run: Run) -> CalibrationResults:
-    # The last of each judge: an earlier one was of other strips.
-    last = {row["judge"]: row for row in _records(run).rows()}.values()
     found = [
         cast(JudgeRow, {name: one[name] for name in one if name not in ("chunk", "of")})
-        for one in sorted(last, key=_judge_name)
+        for one in sorted(_records(run).rows(), key=_judge_name)
     ]
     rows = [row for row in run.answers("e5_static") if row["condition"] in ("gaze", "unsteered", "all 0", "random 0")]
     strips = run.pictures("evaluation")

@@ -118,6 +118,7 @@ def pin(run: Run, name: str, rows: Sequence[Row]) -> None:
     chunks: dict[str, list[Row]] = {}
     for row in rows:
         chunks.setdefault(row["chunk"], []).append(row)
+    records.tell_stale(chunks)
     for key in records.missing(chunks):
         decode = partial(run.processor.tokenizer.decode, skip_special_tokens=True)
         records.add({key: [{"ends": token_ends(decode, row["tokens"]).tolist()} for row in chunks[key]]})

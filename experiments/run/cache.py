@@ -92,7 +92,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def find_arrays(path: Path, key: str, gaps: Collection[str] = ()) -> Arrays | None:
-    """The arrays of a .npz file if they have this key; None if not, or if they are damaged, which is told on stderr.
+    """The arrays of a .npz file if they have this key; None if it is another, or if they are damaged: both are told on stderr.
 
     Args:
       gaps: names of the arrays that may hold NaN; the others count as damaged if they do.
@@ -102,12 +102,21 @@ def find_arrays(path: Path, key: str, gaps: Collection[str] = ()) -> Arrays | No
     try:
         found = _read(path)
         if str(found.pop(KEY, "")) != key:
+            tell_stale(path)
             return None
         check_finite(path, found, gaps)
     except InputError as error:
         click.echo(f"{error}; it is made again", err=True)
         return None
     return found
+
+
+def tell_stale(path: Path, parts: int | None = None) -> None:
+    """Says on stderr that a file, or so many parts of it, is not what the run would make now."""
+    what, then = (
+        ("holds what", "it is made again") if parts is None else (f"has {parts} parts that", "they are dropped")
+    )
+    click.echo(f"{path} {what} other settings, heads, pictures or weights gave: {then}", err=True)
 
 
 def check_finite(path: Path, arrays: Mapping[str, np.ndarray], gaps: Collection[str] = ()) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from experiments.run.cache import MOST_BYTES, checksum
+from experiments.run.cache import MOST_BYTES, checksum, tell_stale
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import open_regular
 from qwen3vl_jax.files.write import write_text
@@ -73,10 +73,7 @@ class Records:
     def tell_stale(self, keys: Iterable[str]) -> None:
         """Says on stderr how many chunks are not among these, all that is wanted; `finish` drops them."""
         if stale := self._chunks.keys() - {*keys}:
-            click.echo(
-                f"{self.path} has {len(stale)} parts that other settings, heads, pictures or weights gave: they are dropped",
-                err=True,
-            )
+            tell_stale(self.path, len(stale))
 
     def finish(self, keys: Sequence[str]) -> None:
         """Leaves just these chunks, in this order; all of them must be there."""

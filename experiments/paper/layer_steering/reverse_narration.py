@@ -143,6 +143,7 @@ def tell(
         one.name: chunk_name(one.name, run.key(*depends, one, known[one.direction] if one.direction else None))
         for one in conditions
     }
+    records.tell_stale(keys.values())
     missing = records.missing(keys.values())
     begun: dict[str, Begun] = {}
     with progress(place, len(conditions), len(conditions) - len(missing)) as done:

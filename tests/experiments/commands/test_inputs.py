@@ -57,6 +57,23 @@ def test_no_run_to_judge(gaze: Command, tmp_path: Path, capsys: pytest.CaptureFi
     refused(capsys, "run")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "e8"), ("run", "e8_natural"), ("reproduce", "--all"), ("diagnose", "--photos", "coco:a.json,b")],
+)
+def test_a_missing_package_is_told_before_anything_is_done(
+    gaze: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    assert gaze(*arguments, "--out", tmp_path / "run") == 2
+    refused(capsys, "reading COCO needs the extra `coco`: pip install 'gaze-jax[coco]'")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("panels", ["1", "13", "1000000000", "six"])
 @pytest.mark.parametrize("command", ["ask", "discover", "evaluate", "reproduce", "diagnose", "run"])
 def test_numbers_of_panels(

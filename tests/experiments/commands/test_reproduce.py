@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 
 from experiments.commands.reproduce import SHORT, reproduce
+from experiments.paper import judge_calibration
+from experiments.run.cache import read_arrays, write_arrays
+from experiments.run.records import Records
 from experiments.run.settings import Settings, presets
 from gaze.heads import HeadSet
 
@@ -114,6 +118,49 @@ def test_another_judge_is_a_second_pass(folder: Path, gaze: Command, capsys: pyt
     assert gaze("judge", folder, "--judge", "chat:some-model", "--dry-run") == 0
     assert "requests" in capsys.readouterr().out
     assert contents(folder) == after
+
+
+def test_judges_are_calibrated(
+    folder: Path,
+    gaze: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judge_calibration, "FREE", ("exact", "caption"))  # the third needs another program
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    assert gaze("run", "judge_calibration", "--out", run, *ARGUMENTS) == 0
+    told, found = capsys.readouterr().out, results(run, "judge_calibration")
+    judges = {one["judge"]: one for one in found["judges"]}
+    assert {*judges} == {"exact", "caption"}
+    assert (judges["exact"]["accuracy"], judges["exact"]["passed"], found["kappa"]["exact"]) == (1.0, True, 1.0)
+    for name, one in judges.items():
+        assert one["captions"] == STRIPS * 6
+        assert f"The {name} judge knows" in told
+        assert one["abstained"] + one["failed"] + sum(one["picks"]) == one["captions"]
+    # Again: nothing is made anew; what other strips gave is told and dropped.
+    saved = run / "judge_calibration" / "calibration.jsonl"
+    before = saved.read_bytes()
+    Records(saved).add({"exact @of other strips": [{"judge": "exact", "version": judges["exact"]["version"]}]})
+    assert gaze("run", "judge_calibration", "--out", run, *ARGUMENTS) == 0
+    assert "calibration.jsonl has 1 parts that other settings" in capsys.readouterr().err
+    assert saved.read_bytes() == before
+    assert results(run, "judge_calibration") == found
+
+
+def test_stale_arrays_are_told_and_made_again(
+    folder: Path, gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    arrays = sorted((run / "e1_discovery").rglob("*.npz"))[0]
+    before = read_arrays(arrays)
+    write_arrays(arrays, "another key", before)
+    assert gaze("discover", "--out", run, *ARGUMENTS) == 0
+    assert f"{arrays.name} holds what other settings, heads, pictures or weights gave" in capsys.readouterr().err
+    made = read_arrays(arrays)
+    assert all(np.array_equal(made[name], before[name]) for name in before)
 
 
 def test_killed_again_and_again_it_ends_the_same(folder: Path, tmp_path: Path) -> None:

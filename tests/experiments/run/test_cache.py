@@ -74,9 +74,12 @@ def test_arrays_are_found_by_their_key(path: Path, capsys: pytest.CaptureFixture
     assert found is not None
     assert [*found] == ["mass", "gap"]
     assert [*read_arrays(path)] == ["mass", "gap"]
-    assert find_arrays(path, "other", ["gap"]) is None
     assert find_arrays(path.with_name("absent.npz"), "k") is None
     assert capsys.readouterr().err == ""
+    assert find_arrays(path, "other", ["gap"]) is None
+    told = capsys.readouterr().err
+    assert told.startswith(f"{path} holds what other settings, heads, pictures or weights gave: it is made again")
+    assert told.count("\n") == 1
     assert find_arrays(path, "k") is None
     assert "not finite (gap); it is made again" in capsys.readouterr().err
 
