@@ -1,7 +1,6 @@
 """`gaze reproduce` on the shipped testbed, with few strips: everything is there, the effect too, and nothing depends on luck."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from experiments.run.cache import read_arrays, write_arrays
 from experiments.run.records import Records
 from experiments.run.settings import Settings, presets
 from gaze.heads import HeadSet
+
+from ...environment import with_devices
 
 Command = Callable[..., int]
 STRIPS, DRAWS = 6, 3
@@ -175,7 +176,7 @@ def test_killed_again_and_again_it_ends_the_same(folder: Path, tmp_path: Path) -
         out,
         *ARGUMENTS,
     ]
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment = with_devices(1)
     for part in ("e1_discovery/selection", "e5_static"):
         process = subprocess.Popen(
             [*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -190,7 +191,7 @@ def test_killed_again_and_again_it_ends_the_same(folder: Path, tmp_path: Path) -
     subprocess.run([*map(str, command)], env=environment, check=True, stdout=subprocess.DEVNULL)
     whole, killed = contents(folder), contents(out)
     same = {name for name in killed if killed[name] == whole.get(name)}
-    # The suite's eight virtual devices round otherwise than one: compare what does not hang on the last digits.
+    # Eight virtual devices round otherwise than one: compare what does not hang on the last digits.
     assert {name for name in killed if name.endswith("answers.jsonl")} <= same
     assert {name for name in killed if name.endswith("heads.json")}
 

@@ -1,7 +1,6 @@
 """Two real processes on one machine: the same results as one, and none hangs when the other is gone."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from experiments.run.processes import LOST
 from experiments.run.records import Records
 from gaze.heads import HeadSet
 
+from ...environment import with_devices
 from .passes import passes
 
 Command = Callable[..., int]
@@ -61,29 +61,14 @@ def free_address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def plain(devices: int) -> dict[str, str]:
-    """An environment without the eight devices of the suite."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return {**environment, "JAX_NUM_CPU_DEVICES": str(devices)}
-
-
 def start(out: Path, devices: int, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", GAZE, "discover", "--out", out, *FEW, *arguments],
-        env=plain(devices),
+        env=with_devices(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What one run has compiled the next ones need not."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-        yield
 
 
 @pytest.fixture
@@ -203,7 +188,7 @@ def test_what_cannot_be_is_said_before_anything_is_done(
 def test_other_passes_find_in_two_processes_what_they_find_in_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.experiments.run.passes", free_address()]
     files = [tmp_path / number for number in ("0", "1")]
-    both = [subprocess.Popen([*command, file.name, file], env=plain(1)) for file in files]
+    both = [subprocess.Popen([*command, file.name, file], env=with_devices(1)) for file in files]
     assert [process.wait(LONG) for process in both] == [0, 0]
     alone = passes(None)
     for file in files:
@@ -239,7 +224,9 @@ def test_each_process_reads_its_share_and_both_skip_what_one_cannot_read(tmp_pat
     coordinator = free_address()
     command = [sys.executable, "-c", DRAW, coordinator]
     both = [
-        subprocess.Popen([*command, number, tmp_path], env=plain(1), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [*command, number, tmp_path], env=with_devices(1), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
         for number in ("0", "1")
     ]
     said = [process.communicate(timeout=LONG // 2)[1].decode() for process in both]
