@@ -38,7 +38,7 @@ class JudgeRow(TypedDict):
 
 
 class CalibrationResults(TypedDict):
-    """What `sum_up` returns; `kappa` is None where the run's own judge was not calibrated."""
+    """What `sum_up` returns; `kappa` is None where the run's own judge was not calibrated, and of no judge it had before."""
 
     judge: str
     strips: int
@@ -73,10 +73,13 @@ def sum_up(run: Run) -> CalibrationResults:
     ]
     rows = [row for row in run.answers("e5_static") if row["condition"] in ("gaze", "unsteered", "all 0", "random 0")]
     strips = run.pictures("evaluation")
+    texts = [(row["strip"], row["text"]) for row in rows]
     said = {}
-    for one in found:
-        other = run.with_judge(one["judge"])
-        said[one["judge"]] = other.verdicts(strips, [(row["strip"], row["text"]) for row in rows])
+    for name in [one["judge"] for one in found]:
+        if name == run.judge.name:  # which has its endpoint; those of judges that the run had before are not known
+            said[name] = run.verdicts(strips, texts)
+        elif name in FREE:
+            said[name] = run.with_judge(name).verdicts(strips, texts)
     mine = said.get(run.judge.name)
     return {
         "judge": run.judge.name,

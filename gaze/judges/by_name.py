@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gaze.judges.caption import Caption
-from gaze.judges.chat import Chat, check_endpoint
+from gaze.judges.chat import Chat
 from gaze.judges.judge import Exact, First, Judge
 from gaze.judges.likelihood import Likelihood
 from qwen3vl_jax.errors import InputError
@@ -12,12 +12,12 @@ KNOWN = "exact, first, caption, likelihood or chat:MODEL[@URL]"
 
 
 def check_judge(name: str) -> None:
-    """Raises InputError if no judge has that name, or if an endpoint's URL is none; before any work is done."""
+    """Raises InputError if no judge has that name, or if a chat judge lacks what it needs; before any work is done."""
     model, url = _chat(name)
     if name not in ("exact", "first", "caption", "likelihood") and not model:
         raise InputError(f"there is no judge {name.partition('@')[0]}: choose {KNOWN}")  # a URL may hold a password
-    if url:
-        check_endpoint(url)
+    if model:
+        Chat(model, url)
 
 
 def make_judge(name: str, likelihood: Callable[[], Likelihood], dry_run: bool = False) -> Judge:
@@ -25,6 +25,9 @@ def make_judge(name: str, likelihood: Callable[[], Likelihood], dry_run: bool = 
 
     `likelihood` makes the one judge that needs the model, if it is called for. Raises InputError for another name.
     """
+    model, url = _chat(name)
+    if model:
+        return Chat(model, url, dry_run=dry_run)
     check_judge(name)
     if name == "exact":
         return Exact()
@@ -32,10 +35,7 @@ def make_judge(name: str, likelihood: Callable[[], Likelihood], dry_run: bool = 
         return First()
     if name == "caption":
         return Caption()
-    if name == "likelihood":
-        return likelihood()
-    model, url = _chat(name)
-    return Chat(model, url, dry_run=dry_run)
+    return likelihood()
 
 
 def _chat(name: str) -> tuple[str, str | None]:

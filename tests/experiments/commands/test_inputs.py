@@ -168,3 +168,14 @@ def test_nowhere_to_print(place: str | None, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["discover", "reproduce", "evaluate"])
+def test_a_judge_without_its_key_is_told_before_anything_is_done(
+    gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert gaze(command, "--out", tmp_path / "run", "--judge", "chat:model") == 2
+    assert "needs a key: set OPENAI_API_KEY" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
