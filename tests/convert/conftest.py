@@ -110,8 +110,8 @@ def toy_with_tokenizer(new_toy: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """160 MB of random bits as bfloat16, 61 MB of them in the embedding."""
-    text = TEXT | dict(vocab_size=60_000, hidden_size=512, intermediate_size=4096, num_hidden_layers=8, head_dim=64)
+    """260 MB of random bits as bfloat16, 61 MB of them in the embedding."""
+    text = TEXT | dict(vocab_size=60_000, hidden_size=512, intermediate_size=4096, num_hidden_layers=16, head_dim=64)
     raw = dict(
         model_type="qwen3_vl",
         text_config=text | {"rope_scaling": ROPE | {"mrope_section": [12, 10, 10]}},

@@ -165,16 +165,16 @@ def test_dst_in_a_folder_that_does_not_exist(toy: Path, tmp_path: Path) -> None:
 
 
 def test_memory_stays_about_one_tensor(toy: Path, large: Path, tmp_path: Path) -> None:
-    """Converts 160 MB, the largest tensor of which has 61 MB; a copy of the whole anywhere would break the limit."""
+    """Converts 260 MB, the largest tensor of which has 61 MB; a copy of the whole anywhere would be far beyond the limit."""
     sizes = [tensor.nbytes for tensor in load_file(large / "model.safetensors").values()]
     assert max(sizes) > 60e6
-    assert sum(sizes) > 2.5 * max(sizes)
+    assert sum(sizes) > 4 * max(sizes)
     for src, dst in ((large, tmp_path / "orbax"), (tmp_path / "orbax", tmp_path / "hf")):
         process = start(WATCHED, toy, src, dst)
         stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
         peak = int(stdout) / max(sizes)
-        assert 0.3 < peak < 2.2, f"to {dst.name}: {peak:.2f} x the largest tensor"
+        assert 0.3 < peak < 2.6, f"to {dst.name}: {peak:.2f} x the largest tensor"
     first, last = (load_file(folder / "model.safetensors") for folder in (large, tmp_path / "hf"))
     assert all(torch.equal(tensor.view(torch.int16), last[name].view(torch.int16)) for name, tensor in first.items())
 
