@@ -28,10 +28,6 @@ def few_draws() -> Iterator[None]:
         yield
 
 
-class Killed(BaseException):
-    """Like a kill, nothing catches it and nothing is tidied up."""
-
-
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Has the model, which need not be opened again."""
@@ -62,54 +58,51 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def deadly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Callable[[], int]]]:
-    """`deadly(n)` kills at the n-th write: before a file gets its name, or in the middle of lines that are added."""
-    replacing, syncing, left = Path.replace, os.fsync, [0, 0]
+def cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], list[Path]]:
+    """`cut(folder)`: from here on, each write in it leaves a copy of what a kill in the middle of that write would leave."""
+    replacing, syncing = Path.replace, os.fsync
 
-    def count() -> bool:
-        left[0] -= 1
-        left[1] += 1
-        return left[0] == 0
+    def begin(folder: Path) -> list[Path]:
+        copies: list[Path] = []
 
-    def replaced(self: Path, target: Path) -> Path:
-        if count():
-            raise Killed
-        return replacing(self, target)
+        def copy() -> Path:
+            copies.append(tmp_path / f"killed {len(copies)}")
+            shutil.copytree(folder, copies[-1])
+            return copies[-1]
 
-    def synced(number: int) -> None:
-        if count():
-            os.ftruncate(number, max(os.fstat(number).st_size - 40, 0))
-            raise Killed
-        syncing(number)
+        def replaced(self: Path, target: Path) -> Path:
+            copy()
+            return replacing(self, target)
 
-    def arm(number: int) -> Callable[[], int]:
-        left[:] = [number, 0]
+        def synced(number: int) -> None:
+            file = Path(os.readlink(f"/proc/self/fd/{number}"))
+            if file.is_file() and file.is_relative_to(folder):
+                os.truncate(copy() / file.relative_to(folder), max(file.stat().st_size - 40, 0))
+            syncing(number)
+
         monkeypatch.setattr(Path, "replace", replaced)
-        monkeypatch.setattr("qwen3vl_jax.files.write._quietly_unlink", lambda _: None)
         monkeypatch.setattr("os.fsync", synced)
-        return lambda: left[1]
+        return copies
 
-    yield arm
-    left[:] = [0, 0]
+    return begin
 
 
 def test_killed_at_any_write_it_ends_the_same(
-    whole: Path, opened: Run, deadly: Callable[[int], Callable[[], int]], tmp_path: Path
+    whole: Path,
+    opened: Run,
+    cut: Callable[[Path], list[Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, died = contents(whole), 0
-    for number in range(1, 200):
-        folder = tmp_path / str(number)
-        deadly(number)
-        try:
-            perform(start(folder, opened))
-            break
-        except Killed:
-            died += 1
-        if number > 1:
-            assert contents(folder).keys() != wanted.keys() or contents(folder) == wanted
+    wanted = contents(whole)
+    copies = cut(tmp_path / "run")
+    perform(start(tmp_path / "run", opened))
+    monkeypatch.undo()
+    assert len(copies) > 20
+    assert not any(contents(folder) == wanted for folder in copies)
+    for folder in copies:
         perform(start(folder, opened))
-        assert contents(folder) == wanted, number
-    assert died > 10
+        assert contents(folder) == wanted, folder
 
 
 def test_other_heads_in_the_same_file_give_other_numbers(whole: Path, opened: Run, tmp_path: Path) -> None:
