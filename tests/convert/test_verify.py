@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from convert.convert import to_orbax
 from convert.verify import ATTENTION, LOGITS, Comparison, Report, _first_difference, verify
 from convert.verify_prompts import CASES, Case, PromptSpec
+from gaze.testbed import CHECKPOINT
 from qwen3vl_jax import attention, rope, vision
 
 NewToy = Callable[..., Path]
@@ -82,6 +83,10 @@ def test_built_in_prompts_on_a_converted_checkpoint(new_toy: NewToy, tmp_path: P
     assert_agrees(report)
     assert [run.prompt for run in report.runs[::2]] == [case.name for case in CASES]
     assert str(report).endswith("PASS (tolerance: logits 1e-04, attention 1e-05)")
+
+
+def test_the_shipped_checkpoint() -> None:
+    assert verify(CHECKPOINT).passed
 
 
 def without_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
