@@ -5,6 +5,7 @@ Jinja's sandbox keeps templates from reaching out; it lets them loop and multipl
 
 import functools
 import re
+import threading
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -38,22 +39,29 @@ class TooMuch(Exception):
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """An environment for one rendering, after which it is spent."""
+    """An environment that counts what one rendering at a time does."""
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
-    def __init__(self, **how: Any) -> None:
+    def __init__(self, filters: dict[str, Callable[..., Any]], **how: Any) -> None:
         super().__init__(finalize=self.piece, **how)
+        self.filters = {name: self._counted(name, one) for name, one in (self.filters | filters).items()}
+        self.globals.pop("lipsum", None)
         self.left = BUDGET
+        self.alone = threading.Lock()
 
-    def render(self, text: str, given: dict[str, Any]) -> str:
-        """What a template makes of its variables. Raises TooMuch, and whatever Jinja makes of it."""
+    def compiled(self, text: str) -> Callable[[dict[str, Any]], str]:
+        """What makes a text of a template's variables. Both raise TooMuch, and whatever Jinja makes of the template."""
         if len(text) > LONGEST:
             raise TooMuch(f"it has {len(text):,} characters, more than {LONGEST:,}")
-        self.filters = {name: self._counted(name, one) for name, one in self.filters.items()}
-        self.globals.pop("lipsum", None)
-        self.left += SHARE * _size(given)
-        return self.from_string(_Counting(self).visit(self.parse(text))).render(given)
+        template = self.from_string(_Counting(self).visit(self.parse(text)))
+
+        def render(given: dict[str, Any]) -> str:
+            with self.alone:
+                self.left = BUDGET + SHARE * _size(given)
+                return template.render(given)
+
+        return render
 
     def turn(self, made: int = 0) -> bool:
         """Counts a turn of a loop or a call, and the characters that it makes."""

@@ -1,9 +1,10 @@
 """Chat templates: Jinja, in the environment that transformers gives them (`utils/chat_template_utils.py`), and sandboxed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,7 @@ class ChatTemplate:
         """
         given = {"messages": list(messages), "tools": None, "documents": None, "add_generation_prompt": True, **special}
         with reading(self.source, "a chat template for these messages"):
-            return _environment().render(self.text, given)
+            return _compiled(self.text)(given)
 
 
 def saved_template(folder: Path, of_tokenizer: object) -> ChatTemplate | None:
@@ -60,11 +61,13 @@ def _chosen(found: object, source: str) -> ChatTemplate:
     return ChatTemplate(found, source)
 
 
-def _environment() -> BoundedEnvironment:
-    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = _tojson
+@lru_cache(8)
+def _compiled(template: str) -> Callable[[dict[str, Any]], str]:
+    environment = BoundedEnvironment(
+        dict(tojson=_tojson), trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
     environment.globals.update(raise_exception=_raise, strftime_now=lambda form: datetime.now().strftime(form))
-    return environment
+    return environment.compiled(template)
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **how: Any) -> str:

@@ -8,6 +8,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.processing.bounded_jinja import BoundedEnvironment
 from qwen3vl_jax.processing.chat_template import ChatTemplate
 from qwen3vl_jax.processing.processor import CHAT_TEMPLATE
 
@@ -109,3 +110,16 @@ def test_long_conversations_are_rendered() -> None:
     messages = [{"role": "user", "content": "word " * 1000}] * 300
     text = ChatTemplate(CHAT_TEMPLATE, "some.jinja").render(messages, {})
     assert len(text) > 1_500_000
+
+
+def test_a_template_is_compiled_once_and_each_rendering_has_the_whole_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    parse = BoundedEnvironment.parse
+    monkeypatch.setattr(BoundedEnvironment, "parse", lambda self, text: parsed.append(text) or parse(self, text))
+    text = "{% for i in range(9999) %}x{% endfor %}"
+    for _ in range(3):
+        assert ChatTemplate(text, "test").render([], {}) == "x" * 9999
+        with pytest.raises(InputError, match="does not end"):
+            ChatTemplate("{% for m in messages %}" + text * 2 + "{% endfor %}", "test").render([{}] * 2, {})
+    assert parsed == list(dict.fromkeys(parsed))
+    assert parsed[0] == text
