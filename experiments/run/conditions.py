@@ -55,6 +55,10 @@ class Condition:
     query_positions: str = "all"
     tags: Mapping[str, Any] = field(default_factory=dict)
 
+    def about(self, picture: int) -> str:
+        """What is asked about a picture."""
+        return self.question if isinstance(self.question, str) else self.question[picture]
+
 
 def alike(conditions: Sequence[Condition]) -> list[list[int]]:
     """Numbers of the conditions that ask the same and for as long."""

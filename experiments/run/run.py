@@ -198,22 +198,26 @@ class Run:
         """All answers of an experiment, in order of chunk, condition, picture and aim; those already saved are read.
 
         Chunks are always the same, and conditions that share one way of asking are answered together, so that a run that
-        was interrupted ends as one that was not.
+        was interrupted ends as one that was not. Prompts are padded to the longest of all conditions: little is compiled.
         """
         if len({condition.name for condition in conditions}) < len(conditions):
             raise ValueError(f"two conditions of {name} have one name")
         records = Records(self.place(name) / "answers.jsonl")
         parts = [(kind, kind[n : n + PICTURES]) for kind in _by_size(pictures) for n in range(0, len(kind), PICTURES)]
         digests = self.digests(pictures)
-        keys = [[self._chunk(pictures, digests, *part, condition) for condition in conditions] for part in parts]
+        asked = [_asked(kind, conditions) for kind, _ in parts]
+        keys = [
+            [self._chunk(pictures, digests, *part, some, condition) for condition in conditions]
+            for part, some in zip(parts, asked, strict=True)
+        ]
         jobs = [key for part in keys for key in part]
         records.tell_stale(jobs)
         agree(records.missing(jobs))
         with progress(name, len(jobs), len(jobs) - len(records.missing(jobs))) as done:
-            for (kind, part), mine in zip(parts, keys, strict=True):
+            for part, some, mine in zip(parts, asked, keys, strict=True):
                 for combined in alike(conditions):
                     if missing := records.missing(mine[number] for number in combined):
-                        made = self._answer(pictures, kind, part, [conditions[number] for number in combined])
+                        made = self._answer(pictures, *part, some, [conditions[number] for number in combined])
                         rows = {mine[number]: some for number, some in zip(combined, made, strict=True)}
                         records.add({key: rows[key] for key in missing})
                         done(len(missing))
@@ -305,15 +309,22 @@ class Run:
         return {"strip": strip, "text": text, "region": region, "judge": self.judge.name, "version": self.judge.version}
 
     def _answer(
-        self, pictures: Sequence[Picture], kind: Sequence[int], part: Sequence[int], conditions: Sequence[Condition]
+        self,
+        pictures: Sequence[Picture],
+        kind: Sequence[int],
+        part: Sequence[int],
+        asked: Sequence[tuple[int, str]],
+        conditions: Sequence[Condition],
     ) -> list[list[Row]]:
-        """The answers about `part` of the pictures of one `kind`, for each of some conditions that are asked alike."""
-        asked, max_new = conditions[0].question, conditions[0].max_new
-        questions = [asked] * len(pictures) if isinstance(asked, str) else list(asked)
-        texts = [[self.processor.chat(questions[number])] for number in kind]
-        shape = shapes(self.processor, [pictures[number] for number in kind], texts, 1)[0]
+        """The answers about `part` of the pictures of one `kind`, for each of some conditions that are asked alike.
+
+        Args:
+          asked: all that there must be room for.
+        """
+        texts = [[self.processor.chat(question)] for _, question in asked]
+        room = shapes(self.processor, [pictures[number] for number, _ in asked], texts, 1)[0]
         how = asking.GenerationOptions(
-            Sampling.make(stop=self.processor.stop_tokens), max_new, strips=min(PICTURES, len(kind))
+            Sampling.make(stop=self.processor.stop_tokens), conditions[0].max_new, strips=min(PICTURES, len(kind))
         )
         requests = [
             self._request(condition, place, aim)
@@ -321,11 +332,11 @@ class Run:
             for place, number in enumerate(part)
             for aim in condition.aims[number]
         ]
-        some, about = [pictures[number] for number in part], [questions[number] for number in part]
-        said = iter(asking.answers(self.model, self.processor, some, about, requests, how, shape=shape))
+        some, about = [pictures[number] for number in part], [conditions[0].about(number) for number in part]
+        said = iter(asking.answers(self.model, self.processor, some, about, requests, how, shape=room))
         return [
             [
-                self._row(pictures[number], questions[number], condition, aim, next(said))
+                self._row(pictures[number], condition.about(number), condition, aim, next(said))
                 for number in part
                 for aim in condition.aims[number]
             ]
@@ -338,14 +349,15 @@ class Run:
         digests: Sequence[str],
         kind: Sequence[int],
         part: Sequence[int],
+        asked: Sequence[tuple[int, str]],
         condition: Condition,
     ) -> str:
         """The chunk of the answers about `part` of the pictures of one `kind`: its name, and all that it depends on."""
-        asked = condition.question
         key = self.key(
             [digests[number] for number in part],
-            [pictures[number].size for number in kind],  # all are padded to the largest
-            [asked if isinstance(asked, str) else asked[number] for number in kind],
+            len(kind),
+            [(pictures[number].size, question) for number, question in asked],  # all are padded to the largest
+            [condition.about(number) for number in part],
             condition.max_new,
             [[(aim.target, aim.steps) for aim in condition.aims[number]] for number in part],
             condition.heads and condition.heads.heads,
@@ -395,6 +407,11 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], 
     """A progress bar on a terminal; called with how much more is done."""
     with tqdm(total=total, initial=done, desc=title, unit="part", disable=None, leave=False) as bar:
         yield bar.update
+
+
+def _asked(kind: Sequence[int], conditions: Sequence[Condition]) -> list[tuple[int, str]]:
+    """Numbers of pictures of one kind, each with every question that conditions ask about it."""
+    return [*dict.fromkeys((number, condition.about(number)) for condition in conditions for number in kind)]
 
 
 def _by_size(pictures: Sequence[Picture]) -> list[list[int]]:

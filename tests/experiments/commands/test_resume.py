@@ -17,9 +17,25 @@ from experiments.run.settings import Settings, presets
 
 SETTINGS = replace(presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, images=2, k=2)
 
+LITTLE = {
+    "e1_discovery.NULL_DRAWS": 20,
+    "e2_layers.ORDERS": 2,
+    "e7_sweeps.STRENGTHS": (1.0, 10.0, 10_000.0),
+    "layer_steering.letter_probes.ROWS": 6,
+}
+
 
 class Killed(BaseException):
     """Like a kill, nothing catches it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_of_each() -> Iterator[None]:
+    """Every kind of file is saved, but no more of a kind than it takes to stop between two of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, value in LITTLE.items():
+            patch.setattr(f"experiments.paper.{place}", value)
+        yield
 
 
 @pytest.fixture(scope="module")
