@@ -321,8 +321,9 @@ class Run:
         Args:
           asked: all that there must be room for.
         """
-        texts = [[self.processor.chat(question)] for _, question in asked]
-        room = shapes(self.processor, [pictures[number] for number, _ in asked], texts, 1)[0]
+        texts = {question: [self.processor.chat(question)] for question in {question for _, question in asked}}
+        some = [pictures[number] for number, _ in asked]
+        room = shapes(self.processor, some, [texts[question] for _, question in asked], 1)[0]
         how = asking.GenerationOptions(
             Sampling.make(stop=self.processor.stop_tokens), conditions[0].max_new, strips=min(PICTURES, len(kind))
         )

@@ -218,7 +218,8 @@ def answers(
     for place, request in enumerate(requests):
         require_type(f"requests[{place}]", request, Request, "a Request")
     requests = [request.checked(model, strips, place) for place, request in enumerate(requests)]
-    fits = [shape] * len(strips) if shape else shapes(processor, strips, [[processor.chat(one)] for one in questions])
+    texts = {one: [processor.chat(one)] for one in set(questions)}
+    fits = [shape] * len(strips) if shape else shapes(processor, strips, [texts[one] for one in questions])
     size = _size(model, settings.strips, settings.strips if shape else len(strips))
     said: dict[int, np.ndarray] = {}
     for room, numbers in chunks(fits, size):
