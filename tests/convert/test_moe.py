@@ -82,15 +82,6 @@ def toy(shared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shared, tmp_path / "toy"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_programs() -> Iterator[None]:
-    """Numbers are compared, not speed: compiling less halves the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
 @pytest.fixture
 def damaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     jax.clear_caches()

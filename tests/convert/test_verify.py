@@ -27,15 +27,6 @@ MIXED = Case(
 VIDEO = Case("video", (PromptSpec(((4, 2, 3),), 9),))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_programs() -> Iterator[None]:
-    """Numbers are compared, not speed: compiling less halves the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-
-
 @pytest.fixture
 def damaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """For breaking the model; nothing that is compiled before or meanwhile is used."""

@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,6 @@ from qwen3vl_jax.weights import Tensor, assemble, tensors
 from ..toys import EXPERTS, ROPE, TEXT, Row, Toy, batch_rows, encode, last_row, make_row, make_toy, moe_config, read
 
 LOGITS, ATTENTION = 1e-4, 1e-5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_programs() -> Iterator[None]:
-    """Numbers are compared, not speed: compiling less halves the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
