@@ -79,7 +79,7 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class ParityReport:
     """All runs on one checkpoint.
 
     Attributes:
@@ -113,7 +113,7 @@ class Report:
         return "\n".join(lines)
 
 
-def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
+def verify(src: str | Path, cases: Sequence[Case] = CASES) -> ParityReport:
     """Checks the digests that a conversion has left, then runs every case in both models.
 
     Plainly and under a random mask per head, in float32; one model is held after the other.
@@ -124,13 +124,13 @@ def verify(src: str | Path, cases: Sequence[Case] = CASES) -> Report:
     config = open_checkpoint(src).config
     damaged = damage(resolve(src))
     if damaged:
-        return Report(str(src), (), tuple(damaged), digests=True)
+        return ParityReport(str(src), (), tuple(damaged), digests=True)
     fitting = [case for case in cases if case.fits(config)]
     expected = _expected(src, fitting, config)
     model = load_model(src, jnp.float32)
     with jax.default_matmul_precision("highest"):
         runs = [run for case, theirs in zip(fitting, expected, strict=True) for run in _compare(model, case, theirs)]
-    return Report(str(src), tuple(runs), digests=damaged is not None)
+    return ParityReport(str(src), tuple(runs), digests=damaged is not None)
 
 
 def _expected(src: str | Path, cases: Sequence[Case], config: Config) -> list[list[Outcome]]:

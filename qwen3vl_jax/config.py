@@ -106,7 +106,7 @@ class ConfigFile(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Experts:
+class ExpertsConfig:
     """The experts of each layer, of which every token goes through `per_token`; their MLPs are `width` wide."""
 
     count: int
@@ -130,7 +130,7 @@ class TextConfig:
     mrope_section: tuple[int, ...]
     attention_bias: bool
     hidden_act: str
-    experts: Experts | None = None
+    experts: ExpertsConfig | None = None
 
     @property
     def axes(self) -> dict[str, int]:
@@ -263,7 +263,7 @@ def _text(raw: Mapping[str, Any], model_type: str) -> TextConfig:
     )
 
 
-def _experts(raw: Mapping[str, Any]) -> Experts | None:
+def _experts(raw: Mapping[str, Any]) -> ExpertsConfig | None:
     # transformers 5 saves the number under another name than the hub's files have.
     count = int(raw.get("num_local_experts", raw.get("num_experts", 60)))
     step, dense = int(raw.get("decoder_sparse_step", 1)), raw.get("mlp_only_layers") or ()
@@ -276,7 +276,7 @@ def _experts(raw: Mapping[str, Any]) -> Experts | None:
         )
     if not any(sparse):
         return None
-    return Experts(count, int(raw.get("num_experts_per_tok", 4)), int(raw.get("moe_intermediate_size", 1408)))
+    return ExpertsConfig(count, int(raw.get("num_experts_per_tok", 4)), int(raw.get("moe_intermediate_size", 1408)))
 
 
 def _vision(raw: Mapping[str, Any]) -> VisionConfig:
@@ -306,7 +306,7 @@ def _single(value: int | Sequence[int], name: str) -> int:
 
 def _check(config: Config) -> None:
     text, vision = config.text, config.vision
-    experts = text.experts or Experts(count=1, per_token=1, width=1)
+    experts = text.experts or ExpertsConfig(count=1, per_token=1, width=1)
     rules = {
         "every size in config.json must be positive": min(
             text.num_hidden_layers, vision.depth, *text.axes.values(), *vision.axes.values()

@@ -16,8 +16,8 @@ from flax import nnx
 
 from convert.cli import run
 from experiments.bench.checkpoint import SIZE, strip, write_checkpoint
-from experiments.bench.report import Figure, Report, json_option, publish, say
-from experiments.bench.sides import Run, Side, without_torch
+from experiments.bench.report import BenchmarkReport, Figure, json_option, publish, say
+from experiments.bench.sides import Measurement, Side, without_torch
 from experiments.released_shapes import SHAPES
 from gaze.pictures.regions import region_keys
 from gaze.prompts import VQA
@@ -76,9 +76,9 @@ def first(folder: Path, size: tuple[int, int], wide: dict[str, Any] | None) -> C
     return work
 
 
-def measure(raw: dict[str, Any], wide: dict[str, Any], runs: int, size: tuple[int, int] = SIZE) -> Report:
+def measure(raw: dict[str, Any], wide: dict[str, Any], runs: int, size: tuple[int, int] = SIZE) -> BenchmarkReport:
     """Each time in a new process, which has compiled nothing of it yet."""
-    times: dict[str, list[Run]] = {"narrow": [], "8B": []}
+    times: dict[str, list[Measurement]] = {"narrow": [], "8B": []}
     with TemporaryDirectory(prefix="gaze-bench-") as place:
         folder = Path(place)
         write_checkpoint(folder, raw)
@@ -102,7 +102,7 @@ def measure(raw: dict[str, Any], wide: dict[str, Any], runs: int, size: tuple[in
         Figure("seconds_8b", seconds["8B"], "seconds to compile that of the 8B model, no weights", most=LIMIT),
     ]
     raws = {name: [{**run.raw, "parts": run.value} for run in taken] for name, taken in times.items()}
-    return Report("compile", figures, middle, raws)
+    return BenchmarkReport("compile", figures, middle, raws)
 
 
 @click.command(help=__doc__)

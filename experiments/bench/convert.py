@@ -17,8 +17,8 @@ import numpy as np
 from convert.cli import run
 from convert.convert import to_orbax
 from experiments.bench.checkpoint import Draw, write_checkpoint
-from experiments.bench.report import Figure, Report, json_option, medians, publish, say
-from experiments.bench.sides import Run, Side
+from experiments.bench.report import BenchmarkReport, Figure, json_option, medians, publish, say
+from experiments.bench.sides import Measurement, Side
 from experiments.released_shapes import SHAPES
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.load.safetensors_files import open_safetensors
@@ -69,9 +69,9 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def measure(shapes: dict[str, dict[str, Any]], runs: int, where: Path, block: int = BLOCK) -> Report:
+def measure(shapes: dict[str, dict[str, Any]], runs: int, where: Path, block: int = BLOCK) -> BenchmarkReport:
     """Copies and converts in turn, each in a new process and with the source not in memory; `where` is emptied again."""
-    times: dict[str, list[Run]] = {}
+    times: dict[str, list[Measurement]] = {}
     largest, bytes_ = {}, {}
     for size, raw in shapes.items():
         with TemporaryDirectory(prefix="gaze-bench-", dir=where) as place:
@@ -92,7 +92,7 @@ def measure(shapes: dict[str, dict[str, Any]], runs: int, where: Path, block: in
     return summary(times, largest, bytes_)
 
 
-def summary(times: dict[str, list[Run]], largest: dict[str, int], bytes_: dict[str, int]) -> Report:
+def summary(times: dict[str, list[Measurement]], largest: dict[str, int], bytes_: dict[str, int]) -> BenchmarkReport:
     middle = medians(times)
     figures = []
     for size, tensor in largest.items():
@@ -107,7 +107,9 @@ def summary(times: dict[str, list[Run]], largest: dict[str, int], bytes_: dict[s
         ]
     notes = [f"{size}: {bytes_[size] / 1e9:.2f} GB, largest tensor {largest[size] / 1e9:.3f} GB" for size in largest]
     notes += ["Read from the disk (nothing of the source in the page cache), written to the disk (fsync)."]
-    return Report("convert", figures, middle, {name: [run.raw for run in runs] for name, runs in times.items()}, notes)
+    return BenchmarkReport(
+        "convert", figures, middle, {name: [run.raw for run in runs] for name, runs in times.items()}, notes
+    )
 
 
 def _files(folder: Path) -> list[Path]:

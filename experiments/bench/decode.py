@@ -15,7 +15,7 @@ import numpy as np
 
 from convert.cli import run
 from experiments.bench.checkpoint import MEDIUM, PANELS, SIZE, strip, write_checkpoint
-from experiments.bench.report import Figure, Report, json_option, publish, say
+from experiments.bench.report import BenchmarkReport, Figure, json_option, publish, say
 from experiments.bench.sides import Side, without_torch
 from gaze.prompts import VQA
 from gaze.steering.engine import GenerationOptions, Request, answers, encode
@@ -105,7 +105,7 @@ def changes(model: Qwen3VL) -> list[dict[str, Any]]:
     return found
 
 
-def measure(raw: dict[str, Any], count: int, size: tuple[int, int] = SIZE) -> Report:
+def measure(raw: dict[str, Any], count: int, size: tuple[int, int] = SIZE) -> BenchmarkReport:
     """Steps of one row and of several, then compilations."""
     with TemporaryDirectory(prefix="gaze-bench-") as place:
         folder = Path(place)
@@ -119,7 +119,7 @@ def measure(raw: dict[str, Any], count: int, size: tuple[int, int] = SIZE) -> Re
     return summary(taken, compiled)
 
 
-def summary(taken: dict[int, np.ndarray], compiled: dict[str, list[int]]) -> Report:
+def summary(taken: dict[int, np.ndarray], compiled: dict[str, list[int]]) -> BenchmarkReport:
     middle = {
         f"{rows} rows, {name}, seconds": float(np.median(times[:, column]))
         for rows, times in taken.items()
@@ -135,7 +135,7 @@ def summary(taken: dict[int, np.ndarray], compiled: dict[str, list[int]]) -> Rep
     later = sum(sum(counts[1:]) for counts in compiled.values())
     figures.append(Figure("compilations", later, "compilations after the first call", most=0))
     raw = {f"{rows} rows": times.tolist() for rows, times in taken.items()} | {"compilations": compiled}
-    return Report("decode", figures, middle, raw)
+    return BenchmarkReport("decode", figures, middle, raw)
 
 
 @click.command(help=__doc__)

@@ -15,8 +15,8 @@ from convert.cli import run
 from experiments.bench import reference
 from experiments.bench.checkpoint import MEDIUM, SIZE, strip, write_checkpoint
 from experiments.bench.questions import question
-from experiments.bench.report import Figure, Report, json_option, medians, publish, say
-from experiments.bench.sides import Run, Side, without_torch
+from experiments.bench.report import BenchmarkReport, Figure, json_option, medians, publish, say
+from experiments.bench.sides import Measurement, Side, without_torch
 from gaze.discovery.scores import Mass
 from gaze.pictures.strips import Strip
 from gaze.prompts import DISCOVERY, fill
@@ -35,12 +35,12 @@ def ours(folder: Path) -> Callable[[Sequence[Strip]], Mass]:
     return lambda strips: discover(model, processor, strips, TEXTS)
 
 
-def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] = SIZE) -> Report:
+def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] = SIZE) -> BenchmarkReport:
     """Both sides in turn, each on the same `strips` strips in every run, after one to warm up.
 
     Raises RuntimeError if they do not find the same attention.
     """
-    times: dict[str, list[Run]] = {"reference": [], "ours": []}
+    times: dict[str, list[Measurement]] = {"reference": [], "ours": []}
     with TemporaryDirectory(prefix="gaze-bench-") as place:
         folder = Path(place)
         write_checkpoint(folder, raw)
@@ -64,7 +64,7 @@ def check(expected: Mass, found: Mass) -> None:
         raise RuntimeError(f"the two sides disagree by {apart:.2e} on attention, which may be {TOLERANCE:g} at most")
 
 
-def summary(times: dict[str, list[Run]], strips: int) -> Report:
+def summary(times: dict[str, list[Measurement]], strips: int) -> BenchmarkReport:
     middle = medians(times)
     ratio = {name: middle[f"reference {name}"] / middle[f"ours {name}"] for name in ("seconds", "cpu_seconds", "peak")}
     figures = [
@@ -73,7 +73,9 @@ def summary(times: dict[str, list[Run]], strips: int) -> Report:
         Figure("cpu_ratio", ratio["cpu_seconds"], "strips per CPU second, over the reference's"),
         *(Figure(f"{side}_rate", strips / middle[f"{side} seconds"], f"strips per second, {side}") for side in times),
     ]
-    return Report("discovery", figures, middle, {side: [one.raw for one in runs] for side, runs in times.items()})
+    return BenchmarkReport(
+        "discovery", figures, middle, {side: [one.raw for one in runs] for side, runs in times.items()}
+    )
 
 
 @click.command(help=__doc__)

@@ -16,8 +16,8 @@ import numpy as np
 
 from convert.cli import run
 from experiments.bench.checkpoint import MEDIUM, SIZE, strip, write_checkpoint
-from experiments.bench.report import Figure, Report, json_option, medians, publish, say
-from experiments.bench.sides import Run, Side, without_torch
+from experiments.bench.report import BenchmarkReport, Figure, json_option, medians, publish, say
+from experiments.bench.sides import Measurement, Side, without_torch
 from gaze.prompts import VQA
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.inputs import Images, Prompt
@@ -131,12 +131,12 @@ def _products(rows: int, inputs: int, outputs: int) -> Callable[[], Any]:
     return lambda: multiply(x, up, down)
 
 
-def measure(raw: dict[str, Any], runs: int, sizes: Sequence[Size], size: Size = SIZE) -> Report:
+def measure(raw: dict[str, Any], runs: int, sizes: Sequence[Size], size: Size = SIZE) -> BenchmarkReport:
     """Products and pieces in turn, then one picture of each size in a process of its own."""
     with TemporaryDirectory(prefix="gaze-bench-") as place:
         folder = Path(place)
         write_checkpoint(folder, raw)
-        times: dict[str, list[Run]] = {name: [] for name in (*PIECES, "vision products", "text products")}
+        times: dict[str, list[Measurement]] = {name: [] for name in (*PIECES, "vision products", "text products")}
         with Side(ours, folder, size) as side:
             for number in range(runs):
                 for name, taken in times.items():
@@ -156,10 +156,10 @@ def measure(raw: dict[str, Any], runs: int, sizes: Sequence[Size], size: Size = 
     ]
     raws: dict[str, Any] = {name: [run.raw for run in taken] for name, taken in times.items()}
     figures = rates(times, needed) + growth([grown[one] for one in sizes])
-    return Report("prefill", figures, medians(times), raws | {"sizes": sizes_raw}, notes(config, grown))
+    return BenchmarkReport("prefill", figures, medians(times), raws | {"sizes": sizes_raw}, notes(config, grown))
 
 
-def rates(times: dict[str, list[Run]], needed: dict[str, float]) -> list[Figure]:
+def rates(times: dict[str, list[Measurement]], needed: dict[str, float]) -> list[Figure]:
     """Operations per second, absolute and over those of the better of the two products."""
     by: dict[str, dict[str, float]] = {}
     for clock in ("seconds", "cpu_seconds"):
@@ -175,7 +175,7 @@ def rates(times: dict[str, list[Run]], needed: dict[str, float]) -> list[Figure]
     ]
 
 
-def growth(grown: Sequence[Run]) -> list[Figure]:
+def growth(grown: Sequence[Measurement]) -> list[Figure]:
     """By which power of the number of patches memory grows: over all sizes, and from the last but one to the last."""
     if len(grown) < 2:
         return []
@@ -191,12 +191,12 @@ def growth(grown: Sequence[Run]) -> list[Figure]:
     ]
 
 
-def beyond(run: Run) -> int:
+def beyond(run: Measurement) -> int:
     """The bytes that it took, beside weights and what else was there."""
     return run.peak - run.before
 
 
-def notes(config: Config, grown: dict[Size, Run]) -> list[str]:
+def notes(config: Config, grown: dict[Size, Measurement]) -> list[str]:
     """A line for each size."""
     lines = []
     for (width, height), taken in grown.items():

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench.sides import CORES, Run
+from experiments.bench.sides import CORES, Measurement
 from qwen3vl_jax.errors import InputError
 
 Number = int | float
@@ -50,7 +50,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchmarkReport:
     """One run of a benchmark: its figures, medians of what was measured, and every single run behind them."""
 
     benchmark: str
@@ -71,7 +71,7 @@ class Report:
         }
 
 
-def medians(raw: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+def medians(raw: Mapping[str, Sequence[Measurement]]) -> dict[str, float]:
     """Of everything that runs say of themselves, by side."""
     return {
         f"{side} {figure}": float(np.median([run.raw[figure] for run in runs]))
@@ -95,7 +95,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(report: Report, file: Path | None) -> None:
+def publish(report: BenchmarkReport, file: Path | None) -> None:
     """Prints tables, and writes JSON if there is a file for it."""
     console = Console(width=120)
     shown = Table(title=report.benchmark, title_justify="left")

@@ -16,8 +16,8 @@ from flax import nnx
 from convert.cli import run
 from experiments.bench.checkpoint import MEDIUM, SIZE, strip, write_checkpoint
 from experiments.bench.discovery import TEXTS
-from experiments.bench.report import Figure, Report, json_option, publish, say
-from experiments.bench.sides import Run, Side, without_torch
+from experiments.bench.report import BenchmarkReport, Figure, json_option, publish, say
+from experiments.bench.sides import Measurement, Side, without_torch
 from experiments.tpu.costs import cost
 from experiments.tpu.programs import TAKEN, lower_discovery
 from gaze.discovery.scores import Mass
@@ -86,10 +86,10 @@ def counting(raw: dict[str, Any]) -> Callable[[int, int], Work]:
 
 def measure(
     raw: dict[str, Any], counted: dict[str, Any], meshes: Sequence[tuple[int, int]], size: tuple[int, int] = SIZE
-) -> Report:
+) -> BenchmarkReport:
     """Results of the first model on every mesh, and the work of the second; raises RuntimeError if results differ."""
     strips = [strip(number, size) for number in range(STRIPS)]
-    runs: dict[tuple[int, int], Run] = {}
+    runs: dict[tuple[int, int], Measurement] = {}
     with TemporaryDirectory(prefix="gaze-bench-") as place:
         write_checkpoint(Path(place), raw)
         with Side(discovering, Path(place), env=ENVIRONMENT) as side:
@@ -110,8 +110,8 @@ def measure(
 
 
 def summary(
-    runs: dict[tuple[int, int], Run], apart: dict[tuple[int, int], float], works: dict[tuple[int, int], Work]
-) -> Report:
+    runs: dict[tuple[int, int], Measurement], apart: dict[tuple[int, int], float], works: dict[tuple[int, int], Work]
+) -> BenchmarkReport:
     one = next(iter(works.values()))
     figures = [Figure("difference", max(apart.values()), "largest difference between meshes", most=TOLERANCE)]
     middle, raw = {}, {}
@@ -126,7 +126,7 @@ def summary(
         f"Counted per device in the compiled program for {STRIPS} strips, loops as often as they run; nothing of it is a time: "
         f"{DEVICES} virtual devices share this machine's cores, so wall time says nothing about scaling.",
     ]
-    return Report("scaling", figures, middle, raw, notes)
+    return BenchmarkReport("scaling", figures, middle, raw, notes)
 
 
 @click.command(help=__doc__)

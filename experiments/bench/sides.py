@@ -18,7 +18,7 @@ EVERY = 0.02
 """Seconds between two looks at a process's anonymous memory."""
 
 
-class Run(NamedTuple):
+class Measurement(NamedTuple):
     """One piece of work.
 
     Attributes:
@@ -65,7 +65,7 @@ class Side:
         self._process.wait()
         self._channel.close()
 
-    def __call__(self, *task: Any) -> Run:
+    def __call__(self, *task: Any) -> Measurement:
         """Does one piece of work there. Raises InputError if that or `begin` does, and RuntimeError if the process ends."""
         if not self._begun:  # only now, so that two sides begin at the same time
             self._receive()
@@ -74,7 +74,7 @@ class Side:
         anonymous = 0
         while not self._channel.poll(EVERY):
             anonymous = max(anonymous, memory("RssAnon", self._process.pid))
-        run: Run = self._receive()
+        run: Measurement = self._receive()
         return run._replace(anonymous=anonymous)
 
     def _receive(self) -> Any:
@@ -96,14 +96,14 @@ def memory(kind: str, process: int | str = "self") -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:")), 0)
 
 
-def measured(work: Callable[..., Any], *task: Any) -> Run:
+def measured(work: Callable[..., Any], *task: Any) -> Measurement:
     """Does something in this process and says what it took."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
     before = memory("VmRSS")
     start, spent = time.perf_counter(), time.process_time()
     value = work(*task)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - spent
-    return Run(value, seconds, cpu_seconds, before, memory("VmHWM"), memory("RssAnon"))
+    return Measurement(value, seconds, cpu_seconds, before, memory("VmHWM"), memory("RssAnon"))
 
 
 def without_torch() -> None:

@@ -18,8 +18,8 @@ from experiments.bench import reference
 from experiments.bench.checkpoint import MEDIUM, PANELS, SIZE, strip, write_checkpoint
 from experiments.bench.questions import question
 from experiments.bench.reference import Answer, Masked
-from experiments.bench.report import Figure, Report, json_option, medians, publish, say
-from experiments.bench.sides import Run, Side, without_torch
+from experiments.bench.report import BenchmarkReport, Figure, json_option, medians, publish, say
+from experiments.bench.sides import Measurement, Side, without_torch
 from gaze.pictures.strips import Strip
 from gaze.prompts import VQA
 from gaze.steering.engine import GenerationOptions, Request, answers, unsteered
@@ -96,11 +96,11 @@ def masks(kind: Kind) -> list[Masked]:
     return [Masked({}, 0, 0.0, False), *steered]
 
 
-def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] = SIZE) -> Report:
+def measure(raw: dict[str, Any], runs: int, strips: int, size: tuple[int, int] = SIZE) -> BenchmarkReport:
     """Both sides in turn for each kind, after one run to warm up; raises RuntimeError if their answers differ."""
     text = raw["text_config"]
     found = kinds(text["num_hidden_layers"], text["num_attention_heads"])
-    times: dict[str, list[Run]] = {f"{name} {side}": [] for name in found for side in ("reference", "ours")}
+    times: dict[str, list[Measurement]] = {f"{name} {side}": [] for name in found for side in ("reference", "ours")}
     same: list[bool] = []
     moved: list[bool] = []
     with TemporaryDirectory(prefix="gaze-bench-") as place:
@@ -146,8 +146,8 @@ def changed(answers: Sequence[Answer], count: int) -> list[bool]:
 
 
 def summary(
-    found: dict[str, Kind], times: dict[str, list[Run]], same: list[bool], moved: list[bool], strips: int
-) -> Report:
+    found: dict[str, Kind], times: dict[str, list[Measurement]], same: list[bool], moved: list[bool], strips: int
+) -> BenchmarkReport:
     middle = medians(times)
 
     def ratio(name: str, figure: str) -> float:
@@ -165,7 +165,7 @@ def summary(
     figures.append(Figure("same", float(np.mean(same)), f"answers with the same tokens, of {len(same)}", least=0.97))
     figures.append(Figure("changed", float(np.mean(moved)), "steered answers unlike the unsteered one"))
     raw = {side: [one.raw for one in runs] for side, runs in times.items()}
-    return Report(
+    return BenchmarkReport(
         "steering", figures, middle, raw, [f"Of {strips} strips in each run, 19 answers of {TOKENS} tokens each."]
     )
 

@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Look:
+class SteeringTarget:
     """Where to look (a panel's number, from 1, or a box in pixels), with which heads and how hard."""
 
     place: int | Box
@@ -61,7 +61,7 @@ def ask(
     mesh: str | None,
     image: Path,
     question: str,
-    look: Look | None,
+    look: SteeringTarget | None,
     max_new: int,
 ) -> Iterator[str]:
     """The answer, piece by piece as it comes; a mesh as in `experiments.run.meshes`."""
@@ -100,7 +100,7 @@ def _words(
             said = text
 
 
-def _heads(model: Qwen3VL, look: Look) -> HeadSet:
+def _heads(model: Qwen3VL, look: SteeringTarget) -> HeadSet:
     if look.heads is None:
         return HeadSet.load(CHECKPOINT / "heads.json", look.top)
     text = model.config.text
@@ -110,7 +110,7 @@ def _heads(model: Qwen3VL, look: Look) -> HeadSet:
 
 
 def _plan(
-    model: Qwen3VL, processor: Processor, batch: Batch, picture: Image.Image, look: Look, heads: HeadSet
+    model: Qwen3VL, processor: Processor, batch: Batch, picture: Image.Image, look: SteeringTarget, heads: HeadSet
 ) -> Steering:
     text = model.config.text
     regions, target = _regions(processor, batch, picture, look)
@@ -126,7 +126,7 @@ def _plan(
 
 
 def _regions(
-    processor: Processor, batch: Batch, picture: Image.Image, look: Look
+    processor: Processor, batch: Batch, picture: Image.Image, look: SteeringTarget
 ) -> tuple[Bool[np.ndarray, "region key"], int]:
     """Keys of every region, and which of them is meant."""
     rows, cols = (int(n) for n in batch.grids[0])

@@ -79,11 +79,11 @@ def ask_command(
     mesh: str | None,
 ) -> None:
     """Answer QUESTION about IMAGE, word by word, looking where it likes or where it is told to."""
-    from experiments.commands.ask import Look, ask, parse_place
+    from experiments.commands.ask import SteeringTarget, ask, parse_place
 
     look = None
     if look_at is not None:
-        look = Look(parse_place(look_at), panels, heads, top, strength, mode, bias or "add", decode_only)
+        look = SteeringTarget(parse_place(look_at), panels, heads, top, strength, mode, bias or "add", decode_only)
     for piece in ask(model or "testbed", dtype, mesh, image, question, look, max_new):
         click.echo(piece, nl=False)
     click.echo()

@@ -40,7 +40,7 @@ Place = Annotated[float, Field(gt=-(2**20), lt=2**20, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class Entry(TypedDict):
+class ImageEntry(TypedDict):
     """A picture."""
 
     id: Id
@@ -49,7 +49,7 @@ class Entry(TypedDict):
     height: Side
 
 
-class Thing(TypedDict):
+class Annotation(TypedDict):
     """An object: `bbox` is left, top, width and height, `area` the pixels of its mask."""
 
     id: Id
@@ -68,8 +68,8 @@ class Category(TypedDict):
 class Instances(TypedDict):
     """What is read of an annotation file."""
 
-    images: list[Entry]
-    annotations: list[Thing]
+    images: list[ImageEntry]
+    annotations: list[Annotation]
     categories: list[Category]
 
 
@@ -195,7 +195,7 @@ def _check(described: Instances, source: Path) -> None:
             )
 
 
-def _check_file_name(entry: Entry, source: Path) -> None:
+def _check_file_name(entry: ImageEntry, source: Path) -> None:
     name, path = entry["file_name"], PurePosixPath(entry["file_name"])
     which = f"image {entry['id']} in {source} has the file_name {shown(name)}"
     if path.is_absolute() or ".." in path.parts:
@@ -212,7 +212,7 @@ def _require_once(values: Sequence[object], fault: str) -> None:
         seen.add(value)
 
 
-def _add(found: Coco, index: Any, entry: Entry, images: Path, min_box_area: Pixels) -> None:
+def _add(found: Coco, index: Any, entry: ImageEntry, images: Path, min_box_area: Pixels) -> None:
     """One picture and its objects, if they can be used."""
     name = _name(entry)
     objects = [one for one in index.imgToAnns[entry["id"]] if _usable(found, entry, one, min_box_area)]
@@ -229,7 +229,7 @@ def _add(found: Coco, index: Any, entry: Entry, images: Path, min_box_area: Pixe
     found.sizes.append(tuple(size_class(one["area"]) for one in objects))
 
 
-def _annotated(entry: Entry, images: Path) -> Image.Image:
+def _annotated(entry: ImageEntry, images: Path) -> Image.Image:
     """The picture as whoever drew the boxes saw it: upright or as its pixels are stored, which its size tells.
 
     Raises InputError for a picture that cannot be read, is kept outside the folder, is of another size, or is turned
@@ -256,7 +256,7 @@ def _annotated(entry: Entry, images: Path) -> Image.Image:
     return open_image(path, upright=told == upright)
 
 
-def _usable(found: Coco, entry: Entry, one: Thing, min_box_area: Pixels) -> bool:
+def _usable(found: Coco, entry: ImageEntry, one: Annotation, min_box_area: Pixels) -> bool:
     """Whether an object can be steered to; if not, it is counted or named."""
     if one.get("iscrowd"):
         found.crowds += 1
@@ -270,11 +270,11 @@ def _usable(found: Coco, entry: Entry, one: Thing, min_box_area: Pixels) -> bool
     return not small
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: ImageEntry) -> str:
     return str(PurePosixPath(entry["file_name"]).with_suffix(""))
 
 
-def _box(one: Thing, entry: Entry) -> Box:
+def _box(one: Annotation, entry: ImageEntry) -> Box:
     """Left, top, right, bottom of what lies in the picture: roundings reach over its edge."""
     left, top, width, height = one["bbox"]
     return max(left, 0), max(top, 0), min(left + width, entry["width"]), min(top + height, entry["height"])

@@ -14,7 +14,7 @@ import numpy as np
 from experiments.paper.e1_discovery import by_strip
 from experiments.paper.reports.trajectories import (
     WEIGHTS,
-    Generation,
+    GenerationResults,
     GenerationScores,
     Looking,
     MeanScores,
@@ -230,7 +230,7 @@ def _correlated(looked: np.ndarray, other: np.ndarray, seed: int) -> Correlation
     return correlation_row(correlation(values, np.arange(len(values)), seed))
 
 
-def _generation(run: Run) -> Generation:
+def _generation(run: Run) -> GenerationResults:
     """Returns scores as in discovery, from the lines of the forward narration in place of questions about panels."""
     saved, heads = watched(run, "forward"), run.heads()
     chosen = heads.to_mask(*run.shape) > 0

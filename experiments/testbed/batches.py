@@ -44,7 +44,7 @@ class Slots:
 
 
 @struct.dataclass
-class Batch:
+class TrainingBatch:
     """One training step's data; a strip is any picture.
 
     Attributes:
@@ -75,7 +75,7 @@ class Maker:
     settings: ImageSettings
     strips: int
 
-    def batch(self, seed: int, step: int, *, hide: float, forget: float, others: float) -> Batch:
+    def batch(self, seed: int, step: int, *, hide: float, forget: float, others: float) -> TrainingBatch:
         """Shares of the strips: `hide` hide a random part of every panel, `forget` forget, `others` are no plain comics."""
         rng = np.random.default_rng([seed, step])
         lessons = draw_lessons(rng, self.strips, others)
@@ -85,7 +85,7 @@ class Maker:
         short = [question for lesson in lessons for question in lesson.short]
         long = [lesson.long for lesson in lessons]
         patches = CELLS * self.settings.merge_size**2
-        return Batch(
+        return TrainingBatch(
             images=batch_images(pictures, self.config, patches),
             prefix=prefix,
             cells=np.stack([_padded(lesson.cells) for lesson in lessons]),

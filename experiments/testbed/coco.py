@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.testbed.scattered import Thing, draw_scattered
+from experiments.testbed.scattered import DrawnObject, draw_scattered
 from experiments.testbed.scenes import COLOURS
 from experiments.testbed.shapes import SHAPES
 from qwen3vl_jax.files.write import write_json
@@ -42,7 +42,7 @@ def _entry(number: int, image: Image.Image) -> dict[str, Any]:
     return {"id": number, "file_name": f"{number:06}.png", "width": image.width, "height": image.height}
 
 
-def _annotation(number: int, image: int, thing: Thing) -> dict[str, Any]:
+def _annotation(number: int, image: int, thing: DrawnObject) -> dict[str, Any]:
     left, top, right, bottom = thing.box
     return {
         "id": number,

@@ -40,7 +40,7 @@ SUBJECT_HALF = (9.5, 9.5)
 OBJECT_HALF = (12.0, 10.0)
 
 
-class Layout(NamedTuple):
+class SceneLayout(NamedTuple):
     """Centres of subject and object, and lines that tell the relation; x and y in pixels of the unmirrored panel."""
 
     subject: tuple[float, float]
@@ -54,10 +54,10 @@ _POSTS = ((21.5, 24.0, 21.5, 56.0), (42.5, 24.0, 42.5, 56.0))
 _WIND = ((6.0, 41.0, 9.5, 41.0), (6.0, 46.0, 9.5, 46.0), (6.0, 51.0, 9.5, 51.0))
 
 LAYOUTS = {
-    "jumps over": Layout((32.0, 13.0), (32.0, 46.0), (_JUMP, _LANDING)),
-    "sits on": Layout((32.0, 27.0), (32.0, 46.0), ()),
-    "hides under": Layout((32.0, 46.5), (32.0, 15.0), _POSTS),
-    "runs to": Layout((20.5, 46.5), (46.0, 46.0), _WIND),
+    "jumps over": SceneLayout((32.0, 13.0), (32.0, 46.0), (_JUMP, _LANDING)),
+    "sits on": SceneLayout((32.0, 27.0), (32.0, 46.0), ()),
+    "hides under": SceneLayout((32.0, 46.5), (32.0, 15.0), _POSTS),
+    "runs to": SceneLayout((20.5, 46.5), (46.0, 46.0), _WIND),
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from experiments.paper.layer_steering.panel_labels import LETTERS, label_panels
 from experiments.testbed import questions, wordings
 from experiments.testbed.draw import GAP, PANEL_SIDE, draw_panel, draw_strip
-from experiments.testbed.scattered import CELL, HEIGHT, WIDTH, Thing, draw_scattered
+from experiments.testbed.scattered import CELL, HEIGHT, WIDTH, DrawnObject, draw_scattered
 from experiments.testbed.scenes import COLOURS, OBJECTS, PANELS, SIZES, SUBJECTS, Scene, draw_scenes
 from gaze.pictures.strips import Strip
 
@@ -163,13 +163,13 @@ def _order(rng: np.random.Generator, count: int) -> Int32[np.ndarray, " panel"] 
     return forward[::-1] if kind < 0.8 else rng.permutation(forward)
 
 
-def _boxed(rng: np.random.Generator, thing: Thing) -> Question:
+def _boxed(rng: np.random.Generator, thing: DrawnObject) -> Question:
     rows, cols = np.nonzero(thing.cells)
     places = {"left": cols.min() + 1, "top": rows.min() + 1, "right": cols.max() + 1, "bottom": rows.max() + 1}
     return wordings.BOXED.draw(rng, wordings.VERBATIM).format(**places), thing.caption
 
 
-def _by_trait(rng: np.random.Generator, things: Sequence[Thing]) -> Question:
+def _by_trait(rng: np.random.Generator, things: Sequence[DrawnObject]) -> Question:
     by_area = sorted(things, key=lambda thing: thing.area)
     kind = rng.random()
     if kind < 0.3:
@@ -196,7 +196,7 @@ def _no_places(cells: Int32[np.ndarray, "cell 6"]) -> Bool[np.ndarray, "6 cell"]
     return np.zeros((SHORT, len(cells)), bool)
 
 
-def _thing_attributes(thing: Thing) -> list[int]:
+def _thing_attributes(thing: DrawnObject) -> list[int]:
     colour = COLOURS.index(thing.colour)
     if thing.shape in SUBJECTS:
         return [colour, SUBJECTS.index(thing.shape), -1, -1, -1, -1]

@@ -12,7 +12,7 @@ import optax
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float
 
-from experiments.testbed.batches import CAPTION, Batch, Slots
+from experiments.testbed.batches import CAPTION, Slots, TrainingBatch
 from experiments.testbed.lessons import ATTRIBUTES
 from qwen3vl_jax.cache import Cache
 from qwen3vl_jax.config import Config
@@ -57,7 +57,9 @@ class Weights:
     neglect: Float[Array, ""]
 
 
-def loss(trainee: Trainee, batch: Batch, weights: Weights) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+def loss(
+    trainee: Trainee, batch: TrainingBatch, weights: Weights
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The training loss and its parts."""
     model = trainee.model
     vision = model.encode(batch.images)
@@ -143,7 +145,7 @@ def _preview_loss(trainee: Trainee, slots: Slots, output: Output) -> tuple[Float
     return jnp.sum(losses, where=said), jnp.sum(said, dtype=jnp.float32)
 
 
-def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: Batch) -> Float[Array, ""]:
+def _see_loss(trainee: Trainee, embeds: Float[Array, "cell embed"], batch: TrainingBatch) -> Float[Array, ""]:
     """Every image token alone must tell the attributes that it shows: the five of its panel, or what stands there."""
     logits = trainee.see(embeds).reshape(*batch.cells.shape[:2], -1)
     losses = []

@@ -25,7 +25,7 @@ SIZES = ("small", "medium", "large")
 
 
 @dataclass(frozen=True)
-class Thing:
+class DrawnObject:
     """One thing as drawn.
 
     Attributes:
@@ -55,12 +55,12 @@ class Thing:
         return box_cells(grid, self.box, (WIDTH, HEIGHT), 1)[0].reshape(grid)
 
 
-def draw_scattered(rng: np.random.Generator) -> tuple[Image.Image, tuple[Thing, ...]]:
+def draw_scattered(rng: np.random.Generator) -> tuple[Image.Image, tuple[DrawnObject, ...]]:
     """An RGB picture of 192 x 128 pixels and its two to five things, no two of one colour, one shape or one cell."""
     while True:
         image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), tuple(rng.integers(205, 253, size=3).tolist()))
         count = int(rng.integers(2, MOST + 1))
-        things: list[Thing] = []
+        things: list[DrawnObject] = []
         sizes = [rng.choice(SIZES, p=(0.1, 0.4, 0.5)), *rng.choice(SIZES[:2], size=count - 1, p=(0.45, 0.55))]
         colours, shapes = rng.permutation(COLOURS), iter(rng.permutation(list(SHAPES)))
         for colour, size in zip(colours, sizes, strict=False):
@@ -85,7 +85,7 @@ def draw_photos(seed: int, purpose: str, count: int) -> list[Photo]:
 
 
 def _place(
-    image: Image.Image, things: list[Thing], colour: str, shape: str, size: str, rng: np.random.Generator
+    image: Image.Image, things: list[DrawnObject], colour: str, shape: str, size: str, rng: np.random.Generator
 ) -> None:
     """Draws one more thing where it is free of the others; leaves it out if no place is found."""
     for _ in range(TRIES):
@@ -94,7 +94,7 @@ def _place(
         half[0] *= rng.choice((-1, 1))  # turned to face the other way
         centre = np.array((WIDTH, HEIGHT)) / 2 + rng.uniform(-1, 1, 2) * np.maximum(room, 0)
         box, area = _outline(shape, centre, half)
-        thing = Thing(colour, shape, box, area)
+        thing = DrawnObject(colour, shape, box, area)
         if (room >= 0).all() and thing.size == size and _extent(box) >= LEAST_BOX and _free(thing, things):
             pen = Pen(ImageDraw.Draw(image), (0.0, 0.0), False)
             pen.shape(shape, (centre[0], centre[1]), (half[0], half[1]), jittered(colour, rng))
@@ -113,7 +113,7 @@ def _half(shape: str, size: str, rng: np.random.Generator) -> Float[np.ndarray, 
     return np.array((area / fill / height, height)) / 2
 
 
-def _free(thing: Thing, others: Sequence[Thing]) -> bool:
+def _free(thing: DrawnObject, others: Sequence[DrawnObject]) -> bool:
     left, top, right, bottom = thing.box
     for other in others:
         x, y, to_x, to_y = other.box

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from optax.contrib import MuonDimensionNumbers, muon
 
-from experiments.testbed.batches import Batch, Maker
+from experiments.testbed.batches import Maker, TrainingBatch
 from experiments.testbed.objective import Trainee, Weights, loss
 from experiments.testbed.vocabulary import build_tokenizer
 from qwen3vl_jax.config import Config
@@ -177,7 +177,7 @@ def settings_at(step: int) -> tuple[Stage, int]:
 
 def make_step(graph: Any, tx: optax.GradientTransformation) -> Any:
     @partial(jax.jit, donate_argnums=(0, 1))
-    def train_step(params: Any, state: Any, batch: Batch, weights: Weights) -> Any:
+    def train_step(params: Any, state: Any, batch: TrainingBatch, weights: Weights) -> Any:
         def objective(params: Any) -> Any:
             return loss(nnx.merge(graph, params), batch, weights)
 
@@ -188,11 +188,11 @@ def make_step(graph: Any, tx: optax.GradientTransformation) -> Any:
     return train_step
 
 
-def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
+def batches(maker: Maker, start: int) -> Iterator[tuple[int, TrainingBatch]]:
     """Batches from `start` on, made one ahead in a thread."""
     with ThreadPoolExecutor(1) as executor:
 
-        def make(step: int) -> Future[Batch]:
+        def make(step: int) -> Future[TrainingBatch]:
             stage, _ = settings_at(step)
             return executor.submit(maker.batch, SEED, step, hide=stage.hide, forget=stage.forget, others=stage.others)
 
@@ -205,7 +205,7 @@ def batches(maker: Maker, start: int) -> Iterator[tuple[int, Batch]]:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingFolder:
     """A training folder: tokenizer and config in `checkpoint`, training state in `state`, the losses in `log.jsonl`."""
 
     folder: Path
@@ -226,7 +226,7 @@ class Run:
 
 def restore(folder: Path) -> Trainee:
     """The newest state of a training folder."""
-    run = Run(folder.absolute())
+    run = TrainingFolder(folder.absolute())
     _, trainee = run.start()
     graph, params = nnx.split(trainee)
     with run.states() as manager:
@@ -239,7 +239,7 @@ def restore(folder: Path) -> Trainee:
 @click.argument("out", type=click.Path(path_type=Path))
 def main(out: Path) -> None:
     """Trains the testbed in the folder OUT; about two hours on two CPU cores, resumed by the same command."""
-    run = Run(out.absolute())
+    run = TrainingFolder(out.absolute())
     tokenizer, trainee = run.start()
     graph, params = nnx.split(trainee)
     tx = optimizer(trainee)

@@ -27,7 +27,7 @@ def command(sizes: tuple[str, ...], names: tuple[str, ...], mesh: str | None, st
         raise InputError(f"{file.parent} is no folder, so {file.name} cannot be written there: make it first")
     without_hardware()  # before anything imports JAX
     from experiments.run.meshes import parse_mesh
-    from experiments.tpu.plan import Layout, default_mesh, plan
+    from experiments.tpu.plan import MeshLayout, default_mesh, plan
     from experiments.tpu.programs import PROGRAMS
     from experiments.tpu.report import as_json, table
 
@@ -36,7 +36,7 @@ def command(sizes: tuple[str, ...], names: tuple[str, ...], mesh: str | None, st
     plans = []
     for size in sizes or SIZES:
         for name, (chip, devices) in places.items():
-            layout = Layout(size, name, **(axes or default_mesh(size, chip, devices)), strips=strips)
+            layout = MeshLayout(size, name, **(axes or default_mesh(size, chip, devices)), strips=strips)
             for program in PROGRAMS:
                 click.echo(f"{size} on {name}: {program.name}, data={layout.data}, model={layout.model}", err=True)
                 plans.append(plan(layout, program, chip, devices))

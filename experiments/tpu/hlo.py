@@ -52,7 +52,7 @@ Computation = dict[str, Instruction]
 
 
 @dataclass(frozen=True)
-class Program:
+class HloProgram:
     """Computations by name, each by instruction; the program runs `entry`."""
 
     text: str
@@ -74,7 +74,7 @@ class Program:
         return limits[0] if counts else open_ended
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> HloProgram:
     """The text that `compiled.as_text()` gives, of any platform."""
     computations: dict[str, Computation] = {}
     entry = ""
@@ -84,7 +84,7 @@ def parse(text: str) -> Program:
             entry = header[2] if header[1] else entry
         elif found := _LINE.match(line):
             current[found[1]] = Instruction(*found.groups())
-    return Program(text, computations, entry)
+    return HloProgram(text, computations, entry)
 
 
 def _array(kind: str, lengths: str, layout: str) -> Array:

@@ -21,7 +21,7 @@ ROOM = 0.6
 
 
 @dataclass(frozen=True)
-class Layout:
+class MeshLayout:
     """A model on a mesh of `data` x `model` chips; `strips` on each part of the data axis."""
 
     size: str
@@ -46,7 +46,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProgramPlan:
     """One program on one topology.
 
     Attributes:
@@ -56,7 +56,7 @@ class Plan:
       compiling: how long that took, in seconds.
     """
 
-    layout: Layout
+    layout: MeshLayout
     program: str
     chip: Chip
     weights: int
@@ -82,7 +82,7 @@ def default_mesh(size: str, chip: Chip, devices: list[Any]) -> dict[str, int]:
     return dict(data=1, model=count)
 
 
-def plan(layout: Layout, program: Program, chip: Chip, devices: list[Any]) -> Plan:
+def plan(layout: MeshLayout, program: Program, chip: Chip, devices: list[Any]) -> ProgramPlan:
     """Compiles a program; raises InputError if the mesh does not have as many chips as the topology."""
     if layout.data * layout.model != len(devices):
         raise InputError(
@@ -90,7 +90,7 @@ def plan(layout: Layout, program: Program, chip: Chip, devices: list[Any]) -> Pl
             f"{len(devices)} chips: their product must be that"
         )
     model = _abstract(layout.size, layout.data, layout.model, devices)
-    found = Plan(layout, program.name, chip, _weights(model), trouble=None)
+    found = ProgramPlan(layout, program.name, chip, _weights(model), trouble=None)
     if found.weights > chip.memory:
         return replace(found, trouble=f"the weights alone need {_gb(found.weights)} of {_gb(chip.memory)} a chip")
     start = time.perf_counter()
@@ -105,7 +105,7 @@ def plan(layout: Layout, program: Program, chip: Chip, devices: list[Any]) -> Pl
     return _timed(found, cost(compiled.as_text() or "", program.passes, TAKEN))
 
 
-def _timed(plan: Plan, spent: Cost) -> Plan:
+def _timed(plan: ProgramPlan, spent: Cost) -> ProgramPlan:
     chip, memory = plan.chip, plan.memory
     assert memory is not None  # it has been compiled
     seconds = dict(

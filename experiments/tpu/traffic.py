@@ -2,7 +2,7 @@
 
 import re
 
-from experiments.tpu.hlo import Computation, Instruction, Program
+from experiments.tpu.hlo import Computation, HloProgram, Instruction
 
 Number = int | float
 _FREE = {
@@ -23,7 +23,7 @@ _RINGS = {"all-reduce": 2.0, "all-gather": 1.0, "all-to-all": 1.0, "ragged-all-t
 _COPIES = {"collective-permute", "collective-broadcast"}
 
 
-def through_memory(one: Instruction, name: str, program: Program) -> Number:
+def through_memory(one: Instruction, name: str, program: HloProgram) -> Number:
     """Bytes that an instruction reads from HBM and writes to it."""
     if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
         return 0
@@ -36,7 +36,7 @@ def through_memory(one: Instruction, name: str, program: Program) -> Number:
     return read + _written(one, given, program)
 
 
-def _touched(one: Instruction, place: int, full: Number, program: Program) -> Number:
+def _touched(one: Instruction, place: int, full: Number, program: HloProgram) -> Number:
     """How much of an operand of `full` bytes an instruction needs: of a stack of layers perhaps one layer."""
     if one.opcode == "fusion":
         return _used(program.computations[one.called[0]], place, full, program)
@@ -45,13 +45,13 @@ def _touched(one: Instruction, place: int, full: Number, program: Program) -> Nu
     return 0 if one.opcode in _UPDATES and place == 0 else full
 
 
-def _used(inside: Computation, number: int, full: Number, program: Program) -> Number:
+def _used(inside: Computation, number: int, full: Number, program: HloProgram) -> Number:
     views = _views(inside, number, program)
     uses = [(one, operand) for one in inside.values() if one.name not in views for operand in enumerate(one.operands)]
     return sum(_touched(one, place, full, program) for one, (place, operand) in uses if operand in views)
 
 
-def _views(inside: Computation, number: int, program: Program) -> set[str]:
+def _views(inside: Computation, number: int, program: HloProgram) -> set[str]:
     """The names under which a parameter of a computation appears in it."""
     names = {one.name for one in inside.values() if one.opcode == "parameter" and one.arguments == str(number)}
     for one in inside.values():
@@ -61,14 +61,14 @@ def _views(inside: Computation, number: int, program: Program) -> set[str]:
     return names
 
 
-def _is_view(one: Instruction, place: int, program: Program) -> bool:
+def _is_view(one: Instruction, place: int, program: HloProgram) -> bool:
     if one.opcode != "fusion":
         return False
     inside = program.computations[one.called[0]]
     return next(reversed(inside.values())).name in _views(inside, place, program)
 
 
-def _written(one: Instruction, given: Computation, program: Program) -> Number:
+def _written(one: Instruction, given: Computation, program: HloProgram) -> Number:
     if one.opcode.endswith("-start"):
         return 0 if one.arrays[0].on_chip or one.opcode != "copy-start" else one.arrays[0].bytes
     if one.opcode == "fusion":
@@ -96,7 +96,7 @@ def _result(one: Instruction) -> Number:
     return arrays[-2].bytes if one.opcode.endswith("-start") else sum(array.bytes for array in arrays)
 
 
-def over_links(one: Instruction, program: Program) -> Number:
+def over_links(one: Instruction, program: HloProgram) -> Number:
     """Bytes that one chip sends when an exchange runs in a ring, as all links allow at best."""
     kind = one.opcode.removesuffix("-start")
     arrays = [array.bytes for array in one.arrays]
@@ -112,7 +112,7 @@ def over_links(one: Instruction, program: Program) -> Number:
     return _RINGS[kind] * sum(arrays) * (ring - 1) / ring
 
 
-def _group(one: Instruction, program: Program) -> int:
+def _group(one: Instruction, program: HloProgram) -> int:
     """How many chips exchange something among them."""
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", one.rest):
         return int(found[1])

@@ -36,7 +36,7 @@ HeldOut = Float[np.ndarray, "held panel layer heads panel"]
 
 
 @dataclass(frozen=True)
-class Look:
+class HeadVerdict:
     """How one of the chosen heads looks on strips that did not choose it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Verdict:
     has_gaze_heads: bool
     reason: str
     criteria: tuple[Criterion, ...]
-    looks: tuple[Look, ...]
+    looks: tuple[HeadVerdict, ...]
 
 
 def verdict(
@@ -120,19 +120,19 @@ def too_few_panels(panels: int) -> str | None:
     return f"{panels} panels have too few orders for a test at {LEVEL:g}: give strips of at least five"
 
 
-def look(discovery: Mass, held_out: HeldOut, heads: HeadSet, seed: int) -> tuple[Look, ...]:
+def look(discovery: Mass, held_out: HeldOut, heads: HeadSet, seed: int) -> tuple[HeadVerdict, ...]:
     """How the heads look on the held-out strips, in the order of their lift on the strips of discovery."""
     found, routing = lift(held_out), routing_accuracy(held_out)
     p = relabelled_questions(held_out, gaze_credit, seed).familywise()
     first = lift(discovery)
     gazes = (routing > ROUTING) & (found >= LIFT) & (p < LEVEL)
     return tuple(
-        Look(*head, float(routing[head]), float(found[head]), float(p[head]), bool(gazes[head]))
+        HeadVerdict(*head, float(routing[head]), float(found[head]), float(p[head]), bool(gazes[head]))
         for head in sorted(heads.heads, key=lambda head: (-first[head], head))
     )
 
 
-def _attention(best: Look) -> tuple[Criterion, ...]:
+def _attention(best: HeadVerdict) -> tuple[Criterion, ...]:
     routing, size = best.routing > ROUTING, best.lift >= LIFT
     chance = f"p of {best.name} under relabelled questions, family-wise, below"
     return (
@@ -158,7 +158,7 @@ def _cause(steered: Estimate, best: float, everything: float) -> tuple[Criterion
     )
 
 
-def _reason(looks: Sequence[Look], criteria: Sequence[Criterion], stability: Stability) -> str:
+def _reason(looks: Sequence[HeadVerdict], criteria: Sequence[Criterion], stability: Stability) -> str:
     best = looks[0]
     failed = {one.about for one in criteria if not one.passed}
     if not failed:

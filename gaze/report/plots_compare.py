@@ -28,7 +28,7 @@ from gaze.report.plots import (
 from gaze.report.style import HEAT, PALETTE, WIDTH, Number, accuracy_axis, lettering
 
 
-class Checkpoint(NamedTuple):
+class ComparedCheckpoint(NamedTuple):
     """What the experiments say of one model.
 
     Attributes:
@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
 
 
 @rc_context(HOUSE)
-def checkpoints(models: Sequence[Checkpoint], chance: Number | None = None, label: str = DESCRIBES) -> Figure:
+def checkpoints(models: Sequence[ComparedCheckpoint], chance: Number | None = None, label: str = DESCRIBES) -> Figure:
     """Where in the depth of each model its best heads lie, how many it takes, and what steering them does."""
     figure = Figure(figsize=(WIDTH, 2.9 + 0.42 * len(models)), layout="constrained")
     spots = figure.subplot_mosaic(

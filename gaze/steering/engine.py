@@ -132,7 +132,7 @@ class GenerationOptions:
             require_count(name, getattr(self, name))
 
 
-class Encoded(NamedTuple):
+class EncodedStrips(NamedTuple):
     """Some strips with one question each: prompts, cells of each strip and keys of each panel."""
 
     prompt: Prompt
@@ -247,7 +247,7 @@ def encode(
     questions: Sequence[str],
     shape: Shape | None = None,
     rows: int | None = None,
-) -> Encoded:
+) -> EncodedStrips:
     """Prompts and image tokens of some strips, one question each.
 
     Args:
@@ -265,12 +265,12 @@ def encode(
     mesh, images = mesh_of(model), _images(asked)
     images = across(images, mesh) if rows is None else spread(images, mesh, rows).replace(groups=rows)
     panels = _panel_keys(strips, asked, asked.prompt.image_cell, processor)
-    return Encoded(asked.prompt, _encode(model, images), panels)
+    return EncodedStrips(asked.prompt, _encode(model, images), panels)
 
 
 def _prefilled_batches(
     model: Qwen3VL,
-    encoded: Encoded,
+    encoded: EncodedStrips,
     rows: Sequence[Sequence[int]],
     copies: int,
     requests: Sequence[Request],

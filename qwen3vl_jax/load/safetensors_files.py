@@ -33,7 +33,7 @@ MOST_BYTES, MOST_HEADER = 2**50, 10**8
 """Of a file, and of its header, as the safetensors library has it."""
 
 
-class Entry(TypedDict):
+class TensorEntry(TypedDict):
     """A tensor in the header; its bytes are those between the offsets, counted from the end of the header."""
 
     dtype: str
@@ -41,7 +41,7 @@ class Entry(TypedDict):
     data_offsets: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
 
 
-class Header(RootModel[dict[str, Entry]]):
+class Header(RootModel[dict[str, TensorEntry]]):
     """Of a file, without its `__metadata__`."""
 
 

@@ -26,7 +26,7 @@ CLEAN = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", 
 """What `clean_up_tokenization_spaces` of a tokenizer's config replaces in decoded text."""
 
 
-class Encoded(TypedDict):
+class Encoding(TypedDict):
     input_ids: list[int]
 
 
@@ -65,7 +65,7 @@ class Tokenizer:
         clean_up = config.get("clean_up_tokenization_spaces") is True
         return cls(backend, special, config.get("chat_template"), clean_up)
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> Encoded:
+    def __call__(self, text: str, add_special_tokens: bool = True) -> Encoding:
         """The ids of a text. Raises InputError for text that is not Unicode, such as a name with stray bytes."""
         with reading("the text", "a text", "give text that can be written in UTF-8"):
             return {"input_ids": self.backend.encode(text, add_special_tokens=add_special_tokens).ids}

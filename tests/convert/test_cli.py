@@ -9,7 +9,7 @@ import pytest
 
 import convert.verify
 from convert import cli
-from convert.verify import Comparison, Report
+from convert.verify import Comparison, ParityReport
 from qwen3vl_jax.load.source import open_checkpoint
 
 Command = Callable[..., int]
@@ -86,7 +86,7 @@ def test_verify_prints_its_verdict(
     word: str,
 ) -> None:
     run = Comparison("one image", True, off, 2e-6, layer=3, head=1, agree=12, steps=20, tie=2e-5)
-    monkeypatch.setattr(convert.verify, "verify", lambda src: Report(src, (run,)))
+    monkeypatch.setattr(convert.verify, "verify", lambda src: ParityReport(src, (run,)))
     assert command("verify", "somewhere") == status
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1].startswith(word)

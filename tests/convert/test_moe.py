@@ -16,7 +16,7 @@ from transformers import Qwen3VLMoeForConditionalGeneration
 from convert import verify as verify_module
 from convert.convert import convert
 from convert.router_ties import comparable
-from convert.verify import ATTENTION, LOGITS, Report, verify
+from convert.verify import ATTENTION, LOGITS, ParityReport, verify
 from convert.verify_prompts import Case, PromptSpec
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.load import load_model
@@ -125,7 +125,7 @@ def test_square_tensors_are_read_and_written_as_transformers_does(tmp_path: Path
     assert verify(put(toy, turned(weights(toy))), [MIXED]).passed
 
 
-def assert_agrees(report: Report) -> None:
+def assert_agrees(report: ParityReport) -> None:
     assert report.passed, str(report)
     assert all(run.hidden == 0 for run in report.runs), str(report)
     assert all(run.agree == run.steps or run.near_tie for run in report.runs), str(report)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from convert.convert import to_orbax
-from convert.verify import ATTENTION, LOGITS, Comparison, Report, _first_difference, verify
+from convert.verify import ATTENTION, LOGITS, Comparison, ParityReport, _first_difference, verify
 from convert.verify_prompts import CASES, Case, PromptSpec
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax import attention, rope, vision
@@ -35,7 +35,7 @@ def damaged(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     jax.clear_caches()
 
 
-def assert_agrees(report: Report) -> None:
+def assert_agrees(report: ParityReport) -> None:
     assert report.passed, str(report)
     assert {run.masked for run in report.runs} == {False, True}
     assert all(run.agree == run.steps == 20 or run.near_tie for run in report.runs), str(report)

@@ -17,8 +17,8 @@ from experiments.bench import compile as compiling
 from experiments.bench import convert, decode, discovery, prefill, scaling, steering
 from experiments.bench.checkpoint import MEDIUM
 from experiments.bench.reference import Answer
-from experiments.bench.report import Figure, Report, publish
-from experiments.bench.sides import Run, Side
+from experiments.bench.report import BenchmarkReport, Figure, publish
+from experiments.bench.sides import Measurement, Side
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.weights import tensors
@@ -31,7 +31,7 @@ TOY["text_config"]["rope_scaling"]["mrope_section"] = [4, 2, 2]
 TOY["vision_config"] |= dict(depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32)
 TOY["vision_config"] |= dict(deepstack_visual_indexes=[0], num_position_embeddings=36)
 
-MEASURES: dict[str, Callable[[Path], Report]] = {
+MEASURES: dict[str, Callable[[Path], BenchmarkReport]] = {
     "discovery": lambda place: discovery.measure(TOY, 1, 1, SIZE),
     "steering": lambda place: steering.measure(TOY, 1, 1, SIZE),
     "prefill": lambda place: prefill.measure(TOY, 1, [], SIZE),
@@ -112,7 +112,7 @@ def test_operations_of_a_prefill_are_those_of_its_weights() -> None:
 
 
 def test_growth_is_the_power_of_the_number_of_patches() -> None:
-    runs = [Run((count, 0), 1.0, 1.0, 500, 500 + count**2, 0) for count in (10, 20, 40)]
+    runs = [Measurement((count, 0), 1.0, 1.0, 500, 500 + count**2, 0) for count in (10, 20, 40)]
     for figure in prefill.growth(runs):
         assert figure.value == pytest.approx(2)
         assert not figure.met

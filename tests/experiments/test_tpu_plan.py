@@ -79,14 +79,14 @@ import sys
 from experiments.tpu.chips import topology, without_hardware
 without_hardware()
 import jax, jax.numpy as jnp
-from experiments.tpu.plan import Layout, plan
+from experiments.tpu.plan import MeshLayout, plan
 from experiments.tpu.programs import Program, Placer
 def lower(model, mesh, strips):
     rows = Placer(mesh)((strips, 8), jnp.float32)
     return jax.jit(lambda x: jnp.sort(jnp.broadcast_to(x[:, :, None], (*x.shape, 2**20)), axis=1)).lower(rows)
 chip, devices = topology("v5e:2x2")
 for strips in 8, 2000:
-    print(plan(Layout("2B", "v5e:2x2", strips, data=4), Program("sort", lower, 1), chip, devices).trouble)
+    print(plan(MeshLayout("2B", "v5e:2x2", strips, data=4), Program("sort", lower, 1), chip, devices).trouble)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

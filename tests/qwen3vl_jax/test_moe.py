@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Array
 from transformers import Qwen3VLMoeConfig
 
-from qwen3vl_jax.config import MOE, Config, Experts
+from qwen3vl_jax.config import MOE, Config, ExpertsConfig
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.grouped_matmul import TILE, grouped_matmul
 from qwen3vl_jax.moe import MoE
@@ -299,7 +299,7 @@ class TestConfig:
 
     def test_both_dialects(self, tmp_path: Path) -> None:
         hub = self.read()
-        assert hub.text.experts == Experts(count=6, per_token=2, width=20)
+        assert hub.text.experts == ExpertsConfig(count=6, per_token=2, width=20)
         assert (hub.text.axes["expert"], hub.text.axes["mlp"]) == (6, 20)
         given = {key: value for key, value in moe_config(HUB_TEXT).items() if key != "model_type"}
         Qwen3VLMoeConfig(**given).save_pretrained(tmp_path)
@@ -314,7 +314,7 @@ class TestConfig:
         for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"):
             assert getattr(ours, name) == getattr(theirs, name)
         assert ours.num_key_value_heads == theirs.num_key_value_heads
-        wanted = Experts(theirs.num_experts, theirs.num_experts_per_tok, theirs.moe_intermediate_size)
+        wanted = ExpertsConfig(theirs.num_experts, theirs.num_experts_per_tok, theirs.moe_intermediate_size)
         assert ours.experts == wanted
 
     @pytest.mark.parametrize(

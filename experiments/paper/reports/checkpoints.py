@@ -10,7 +10,7 @@ from experiments.run.formatting import COUNTING, ON_TARGET, drawn, percent, rule
 from experiments.run.summaries import ConditionRow, Share, UnsteeredRow
 from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 from gaze.report.plots import Measure, Role
-from gaze.report.plots_compare import Checkpoint, checkpoints
+from gaze.report.plots_compare import ComparedCheckpoint, checkpoints
 
 ANSWERS = {True: ("has", "yes"), False: ("has no", "no"), None: ("may or may not have", "–")}
 """What a verdict says, in a sentence and in a table."""
@@ -123,9 +123,9 @@ def chapter(results: CheckpointResults, number: int, name: str, title: str) -> C
     )
 
 
-def _drawn(name: str, one: CheckpointRow) -> Checkpoint:
+def _drawn(name: str, one: CheckpointRow) -> ComparedCheckpoint:
     gaze, random = one["conditions"]["gaze"], one["conditions"]["random"]
-    return Checkpoint(
+    return ComparedCheckpoint(
         name,
         one["profile"],
         one["k"] if gaze["accuracy"] > 0 else np.nan,

@@ -59,7 +59,7 @@ class GenerationScores(TypedDict):
     k: int
 
 
-class Generation(TypedDict):
+class GenerationResults(TypedDict):
     """The scores while narrating, over the strips whose narration has every line."""
 
     strips: int
@@ -74,13 +74,13 @@ class TrajectoryResults(TypedDict):
     heads: list[list[int]]
     draws: int
     narrations: dict[str, NarrationRow]
-    generation: Generation
+    generation: GenerationResults
     skipped_lines: int
     failed_verdicts: int
 
 
 def report(
-    found: Mapping[str, NarrationRow], generation: Generation, head: tuple[int, str, str], plots: Sequence[Plot]
+    found: Mapping[str, NarrationRow], generation: GenerationResults, head: tuple[int, str, str], plots: Sequence[Plot]
 ) -> Chapter:
     """The chapter; every number in it stands in the results.
 
@@ -169,7 +169,7 @@ def _staircase(when: str, looked: Looking) -> str:
     )
 
 
-def _again(generation: Generation) -> list[str]:
+def _again(generation: GenerationResults) -> list[str]:
     if not generation["scores"]:
         return []
     gaze = generation["scores"]["gaze"]
@@ -205,7 +205,7 @@ def _looking(found: Mapping[str, NarrationRow]) -> Table:
     )
 
 
-def _scores(generation: Generation) -> Table:
+def _scores(generation: GenerationResults) -> Table:
     rows: list[list[str | float]] = []
     nowhere: MeanScores = {"gaze": np.nan, "others": np.nan}
     for name, one in generation["scores"].items():
@@ -228,7 +228,7 @@ def _made_with(found: Mapping[str, NarrationRow]) -> Table:
     return Table("What was asked", ("narration", "made with"), [[name, source(one)] for name, one in found.items()])
 
 
-def _caveats(found: Mapping[str, NarrationRow], generation: Generation) -> list[str]:
+def _caveats(found: Mapping[str, NarrationRow], generation: GenerationResults) -> list[str]:
     unwritten = {name: one["lines"] - one["lines_found"] for name, one in found.items()}
     lost = [f"{count} of {found[name]['lines']} {name}" for name, count in unwritten.items() if count]
     left_out = f"Lines that were never written cannot be watched and are left out of the staircase: {'; '.join(lost)}."

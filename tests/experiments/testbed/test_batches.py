@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.testbed import lessons, questions, wordings
-from experiments.testbed.batches import AROUND, CELLS, LONG, SHORT, Batch, Maker
+from experiments.testbed.batches import AROUND, CELLS, LONG, SHORT, Maker, TrainingBatch
 from experiments.testbed.scenes import PANELS
 from experiments.testbed.train import config_json
 from experiments.testbed.vocabulary import build_tokenizer
@@ -25,7 +25,7 @@ def maker(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def batch(maker) -> Batch:
+def batch(maker) -> TrainingBatch:
     return maker.batch(3, 5, hide=1.0, forget=0.5, others=0.5)
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gaze.report.plots import Line, Measure, columns, conditions, highest, rows, sweep
-from gaze.report.plots_compare import Checkpoint, checkpoints, picks
+from gaze.report.plots_compare import ComparedCheckpoint, checkpoints, picks
 from gaze.report.plots_heads import depth_profile, score_distribution, score_map
 from gaze.report.plots_layers import layer_effect, separation, spread
 from gaze.report.plots_pictures import boxes, said
@@ -50,7 +50,10 @@ def plausible():
         "columns": columns(["small", "large"], [grouped([0.9, 0.8])], "size"),
         "picks": picks({"captions": np.full(7, 1 / 7), "likelihood": np.eye(7)[0]}, [*"123456", "none"]),
         "checkpoints": checkpoints(
-            [Checkpoint("one", [0.1, 0.9], 4, 48, gaze, random), Checkpoint("two", [0.1], NAN, 9, gaze, random)]
+            [
+                ComparedCheckpoint("one", [0.1, 0.9], 4, 48, gaze, random),
+                ComparedCheckpoint("two", [0.1], NAN, 9, gaze, random),
+            ]
         ),
         "layer_effect": layer_effect(lines, lines),
         "separation": separation(rng.random(5), points, np.arange(12) % 2 == 0),
@@ -90,7 +93,7 @@ def degenerate():
         "one column": columns(["1"], [Line("x", "all", [0], [1.0])]),
         "lost columns": columns(["a", "b"], [grouped([NAN, 0.0])], chance=0.5),
         "no picks": picks(still, ["1", "2", "3"]),
-        "one checkpoint": checkpoints([Checkpoint("one", [NAN], NAN, 8, nowhere, nowhere)], 0.2),
+        "one checkpoint": checkpoints([ComparedCheckpoint("one", [NAN], NAN, 8, nowhere, nowhere)], 0.2),
         "one layer": layer_effect(alone, alone),
         "lost layers": layer_effect(gone, gone),
         "one cloud": separation(np.array([NAN]), {0: np.zeros((2, 2))}, np.array([True, False])),
