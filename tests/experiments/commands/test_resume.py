@@ -11,6 +11,7 @@ import pytest
 
 from experiments.commands.runner import perform
 from experiments.paper import EXPERIMENTS as NAMES
+from experiments.paper.e7_sweeps import WORDINGS
 from experiments.paper.experiment import experiment
 from experiments.run.run import Run
 from experiments.run.settings import Settings, presets
@@ -21,6 +22,7 @@ LITTLE = {
     "e1_discovery.NULL_DRAWS": 20,
     "e2_layers.ORDERS": 2,
     "e7_sweeps.STRENGTHS": (1.0, 10.0, 10_000.0),
+    "e7_sweeps.WORDINGS": WORDINGS[:2],
     "layer_steering.letter_probes.ROWS": 6,
 }
 

@@ -22,7 +22,7 @@ from ...environment import with_devices
 from .passes import passes
 
 Command = Callable[..., int]
-FEW = ("--discovery", "4", "--selection", "2", "--evaluation", "2")
+FEW = ("--panels", "3", "--discovery", "4", "--selection", "2", "--evaluation", "2")
 LONG = 500
 GAZE = """
 import signal
