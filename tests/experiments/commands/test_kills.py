@@ -17,7 +17,9 @@ from gaze.heads import HeadSet
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.files.write import write_json
 
-SETTINGS = replace(presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, k=2, static=8, brief=8)
+SETTINGS = replace(
+    presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, k=2, static=8, brief=8
+)
 NAMES = ("e1_discovery", "e5_static")
 
 
