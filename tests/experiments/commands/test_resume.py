@@ -13,6 +13,7 @@ from experiments.commands.runner import perform
 from experiments.paper import EXPERIMENTS as NAMES
 from experiments.paper.e7_sweeps import WORDINGS
 from experiments.paper.experiment import experiment
+from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.run.settings import Settings, presets
 
@@ -105,6 +106,23 @@ def test_stopped_dead_it_ends_the_same(name: str, whole: Path, killer: list[int]
     made, wanted = contents(folder), contents(whole)
     assert made.keys() == wanted.keys()
     assert [path for path in wanted if made[path] != wanted[path]] == []
+
+
+def test_what_other_settings_gave_is_told_and_dropped_in_every_file(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    files = [path for path in folder.rglob("*.jsonl") if "verdicts" not in path.parts]  # of every judge, for good
+    assert {path.relative_to(folder).parts[0] for path in files} >= {"e2_layers", "e6_dynamic", "e9_checkpoints"}
+    for path in files:
+        Records(path).add({"gaze @ other settings": [{"text": "of other settings"}]})
+    run = Run(folder, SETTINGS)
+    for name in NAMES:
+        perform(experiment(name), run)
+    told = capsys.readouterr().err
+    assert [path for path in files if f"{path} has 1 parts that other settings" not in told] == []
+    assert contents(folder) == contents(whole)
 
 
 def test_settings_of_another_run_are_refused(whole: Path) -> None:
