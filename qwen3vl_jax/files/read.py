@@ -20,6 +20,7 @@ AnyPath = str | os.PathLike[str]
 
 MOST_BYTES = 2**26
 """Of a settings file, unless a reader says otherwise: 64 MiB."""
+SMALL = 2**16
 REASON = 160
 """Characters of a decoder's own words that a sentence repeats."""
 
@@ -83,7 +84,8 @@ def open_regular(path: AnyPath, kind: str, hint: str = "", most: int = MOST_BYTE
 def read_bytes(path: AnyPath, kind: str, hint: str = "", most: int = MOST_BYTES) -> bytes:
     """The content of a regular file; errors as of `open_regular`."""
     with open_regular(path, kind, hint, most) as file:
-        return file.read(most + 1)
+        # What is asked for is allocated at once, so no more than the file has; some have contents and say that they have none.
+        return file.read(max(os.fstat(file.fileno()).st_size, SMALL))
 
 
 def read_text(path: AnyPath, kind: str, hint: str = "", most: int = MOST_BYTES) -> str:

@@ -1,6 +1,7 @@
 """The border: whatever is wrong with a file, one sentence that names it."""
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,22 @@ def test_a_file_of_more_than_it_may_hold(tmp_path: Path) -> None:
     assert read_bytes(tmp_path / "big", "a number", most=5) == b"12345"
     with pytest.raises(InputError, match="has 5 bytes; a number has at most 4"):
         read_bytes(tmp_path / "big", "a number", most=4)
+
+
+def test_reading_takes_the_memory_of_what_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        assert read_bytes(path, "a file", most=2**30) == b"x" * 1000
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux has such files")
+def test_a_file_that_says_it_is_empty() -> None:
+    assert b"VmPeak" in read_bytes("/proc/self/status", "a file")
 
 
 @pytest.mark.parametrize(
