@@ -17,7 +17,9 @@ from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.run.settings import Settings, presets
 
-SETTINGS = replace(presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, images=2, k=2)
+SETTINGS = replace(
+    presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, images=2, k=2, static=8, narration=24
+)
 
 LITTLE = {
     "e1_discovery.NULL_DRAWS": 20,
