@@ -19,7 +19,7 @@ from gaze.pictures.strips import Picture
 from gaze.steering.masks import Steering, as_mask, steering
 from qwen3vl_jax.checks import require_count, require_finite, require_shape
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.inputs import Prompt
+from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 from qwen3vl_jax.vision import Vision
@@ -187,5 +187,5 @@ def caption_nats(
 
 
 @jax.jit
-def _encode(model: Qwen3VL, images: object) -> Vision:
+def _encode(model: Qwen3VL, images: Images) -> Vision:
     return model.encode(images)
