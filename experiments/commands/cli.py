@@ -149,7 +149,7 @@ def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:
 def run_command(name: str, out: Path | None, **given: Any) -> None:
     """Run one experiment of the paper, with the heads that experiment 1 finds in the same run folder.
 
-    NAME is e1 to e9, or judge_calibration.
+    NAME is e1 to e10, or judge_calibration.
     """
     from experiments.commands.runner import run_alone
 

@@ -10,6 +10,7 @@ EXPERIMENTS = (
     "e7_sweeps",
     "e8_natural",
     "e9_checkpoints",
+    "e10_causes",
 )
 """Their modules, in the order in which they run: the others steer the heads that the first one finds."""
 ALL = (*EXPERIMENTS, "judge_calibration")

@@ -60,10 +60,14 @@ class Condition:
         return self.question if isinstance(self.question, str) else self.question[picture]
 
 
+TOGETHER = 256
+"""The most conditions that are answered, and saved, at once."""
+
+
 def alike(conditions: Sequence[Condition]) -> list[list[int]]:
-    """Numbers of the conditions that ask the same and for as long."""
+    """Numbers of the conditions that ask the same and for as long, in groups of at most `TOGETHER`."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, condition in enumerate(conditions):
         asked = condition.question if isinstance(condition.question, str) else tuple(condition.question)
         groups.setdefault((asked, condition.max_new), []).append(number)
-    return [*groups.values()]
+    return [some[start : start + TOGETHER] for some in groups.values() for start in range(0, len(some), TOGETHER)]

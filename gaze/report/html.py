@@ -32,6 +32,7 @@ TITLES = {
     7: "How many heads, how strong, which rows",
     8: "Natural images",
     9: "Across sizes and shapes",
+    10: "Which heads matter",
 }
 """What the chapters are about, for naming those that a run lacks."""
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import NullLocator
 
 from gaze.report.style import PALETTE, STYLE, Number, accuracy_axis, canvas, lettering
 
-Role = Literal["gaze", "image", "localization", "random", "all", "unsteered"]
+Role = Literal["gaze", "image", "localization", "random", "all", "rest", "unsteered"]
 Numbers = Sequence[Number] | Shaped[np.ndarray, " number"]
 
 ROLES: dict[Role, dict[str, Any]] = {
@@ -26,6 +26,7 @@ ROLES: dict[Role, dict[str, Any]] = {
     "localization": {"color": "#1b8a6b", "marker": "D", "linestyle": "-"},
     "random": {"color": PALETTE["quiet"], "marker": "o", "linestyle": "--"},
     "all": {"color": PALETTE["ink"], "marker": "v", "linestyle": "-"},
+    "rest": {"color": "#9c4a2f", "marker": "P", "linestyle": "-."},
     "unsteered": {"color": "#b08d3c", "marker": "^", "linestyle": ":"},
 }
 """How each kind of heads is drawn: told apart by marker and stroke as well as by colour."""

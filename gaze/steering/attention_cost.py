@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from gaze.heads import HeadSet
 from gaze.pictures.strips import Picture
-from gaze.steering.engine import encode
-from gaze.steering.masks import Steering, schedule, steering
+from gaze.steering.engine import Request, encode
+from gaze.steering.masks import SIGNS, Steering, schedule, steering
 from qwen3vl_jax.checks import require_count, require_finite, require_range
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
@@ -28,6 +28,9 @@ KEYS = ("target", "rest of the picture", "sink", "text", "answer")
 """Where attention can go: the sink is the first token, the text what else the prompt has in words; together all there is."""
 ROWS = ("prompt", "answer")
 """Whose attention: the last row of the prompt, and the mean of the rows that read the answer."""
+
+ROWS_AT_ONCE = 24
+"""Prompts that `steered_shares` reads at once."""
 
 Shares = Float[np.ndarray, "row key"]
 """Attention by `ROWS` and `KEYS`; without an answer to read its row is NaN."""
@@ -96,6 +99,59 @@ def shares(
     return np.stack([of_heads[:, 0].mean(axis=0), answer])
 
 
+def steered_shares(
+    model: Qwen3VL, processor: Processor, pictures: Sequence[Picture], question: str, requests: Sequence[Request]
+) -> Float32[np.ndarray, "request layer heads key"]:
+    """Where every head looks, by `KEYS`, from the last row of the prompt, for each request about one of the pictures.
+
+    The target is that of a request's first step; a strength of 0 leaves the model alone. Raises InputError as `shares`.
+    """
+    asked = [request.checked(model, pictures, place) for place, request in enumerate(requests)]
+    for place, request in enumerate(asked):
+        if request.steps[0] < 0:
+            raise InputError(f"requests[{place}] has no target in its first step: name the panel that is looked at")
+    encoded = encode(model, processor, pictures, [question] * len(pictures))
+    found = []
+    for start in range(0, len(asked), ROWS_AT_ONCE):
+        some = asked[start : start + ROWS_AT_ONCE]
+        some = (some + some[-1:] * ROWS_AT_ONCE)[: min(ROWS_AT_ONCE, len(asked))]  # all of one shape
+        strips = np.array([request.strip for request in some])
+        prompt = jax.tree.map(lambda leaf, rows=strips: np.asarray(leaf)[rows], encoded.prompt)
+        targets, panels = np.array([request.steps[0] for request in some]), encoded.panels[strips]
+        plan = steering(
+            np.stack([request.mask for request in some], axis=1),
+            prompt,
+            panels,
+            targets[:, None],
+            np.array([request.strength for request in some], np.float32),
+            [request.mode for request in some],
+            [request.bias for request in some],
+            [request.query_positions for request in some],
+        )
+        groups = _groups(prompt, panels[np.arange(len(some)), targets], 0)
+        given = across((prompt, plan, groups), mesh_of(model))
+        found.append(fetch(_read_prompt(model, given[0], encoded.vision, *given[1:])))
+    shares = np.concatenate(found)[: len(asked)]
+    require_finite("the attention of the heads", shares)
+    return shares
+
+
+def alone(
+    before: Float[np.ndarray, "... key"], strength: float, mode: str = "boost_suppress"
+) -> Float[np.ndarray, "... key"]:
+    """Where a head looks under a bias that is added to its scores, from where it looks without one.
+
+    Exact for a head that is steered with no other head below its layer: what it reads is as it was.
+    """
+    target, image, text, decoded = SIGNS[mode]
+    signs = np.array([target, image, text, text, decoded], np.float64)
+    # The largest exponent is taken off, so that none overflows; a key that nobody looks at stays so.
+    logits = np.log(np.maximum(before.astype(np.float64), np.finfo(np.float64).tiny)) + strength * signs
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    found: np.ndarray = weights / weights.sum(axis=-1, keepdims=True)
+    return found
+
+
 def taken(before: Shares, after: Shares) -> dict[str, Taken]:
     """The two compared, by `ROWS`; a kind of row that is not there in both is left out."""
     found = {}
@@ -126,6 +182,22 @@ def _groups(
     after[:, -1] = 1
     inside = np.pad(groups, ((0, 0), (0, 1), (0, 0))).astype(np.float32)
     return np.concatenate([inside, after], axis=2)
+
+
+@jax.jit
+def _read_prompt(
+    model: Qwen3VL,
+    prompt: Prompt,
+    vision: Vision,
+    plan: Steering,
+    groups: Float32[Array, "batch group slot"] | Float32[np.ndarray, "batch group slot"],
+) -> Float32[Array, "batch layer heads group"]:
+    """The last row of the prompt, under the first step of a plan."""
+    length = prompt.tokens.shape[1]
+    last = Taps(jnp.full((1, 1), length - 1, jnp.int32), jnp.asarray(groups))
+    readings = model(prompt, vision, None, plan.at(0, length), last).readings
+    assert readings is not None
+    return readings.mass[:, :, 0].swapaxes(0, 1)
 
 
 @jax.jit

@@ -26,6 +26,10 @@ MODES = {
 }
 """Signs of the bias on the target, on the other image tokens, on the prompt's text and on decoded tokens."""
 
+CUT = "cut_image"
+"""The mode that ablates heads: whatever the target, they no longer look at any of the picture."""
+SIGNS = {**MODES, CUT: (-1, -1, 0, 0)}
+
 BIASES = ("add", "replace")
 
 QUERY_POSITIONS = ("all", "text", "answer", "decoded", "prompt")
@@ -95,7 +99,7 @@ def steering(
       regions: which keys show which region, as `gaze.pictures.regions.region_keys` gives them.
       targets: region to look at in each step, from 0, -1 for none.
       strength: the bias, 0 or more.
-      mode: a key of `MODES`: what is boosted and what suppressed.
+      mode: a key of `MODES`: what is boosted and what suppressed; or `CUT`.
       bias: "add" adds the strength in float32, so a steered head keeps the order of its scores within the target;
         "replace" replaces the scores, so it attends evenly, which is what adding 10,000 in bfloat16, as the paper's
         code does, amounts to. Use "replace" with strengths of that size only: with small ones it means little.
@@ -107,7 +111,7 @@ def steering(
     and a target that is no region or covers no key.
     """
     modes, biases, choices = (
-        _known(given, known) for given, known in ((mode, (*MODES,)), (bias, BIASES), (query_positions, QUERY_POSITIONS))
+        _known(given, known) for given, known in ((mode, (*SIGNS,)), (bias, BIASES), (query_positions, QUERY_POSITIONS))
     )
     amount = _strengths(strength)
     require_type("prompt", prompt, Prompt, "a Prompt, as the Processor makes it")
@@ -129,7 +133,7 @@ def steering(
     _check_targets(regions, targets)
     return Steering(
         heads=mask.swapaxes(0, 1).astype(np.float32),
-        signs=_signs(prompt, regions, [MODES[one] for one in modes]),
+        signs=_signs(prompt, regions, [SIGNS[one] for one in modes]),
         targets=targets.astype(np.int32),
         strength=amount,
         replace_scores=np.array([one == "replace" for one in biases]),
@@ -158,7 +162,7 @@ def schedule(changes: Sequence[tuple[int, int]], steps: int = 2) -> Int32[np.nda
 def check_how(strength: object, mode: object, bias: object, query_positions: object) -> None:
     """Raises InputError unless one row can be steered so; arguments as of `steering`."""
     _strengths(strength)
-    choices = dict(mode=(mode, (*MODES,)), bias=(bias, BIASES), query_positions=(query_positions, QUERY_POSITIONS))
+    choices = dict(mode=(mode, (*SIGNS,)), bias=(bias, BIASES), query_positions=(query_positions, QUERY_POSITIONS))
     for name, (given, known) in choices.items():
         require_type(name, given, str, f"one of {', '.join(known)}")
         _known(str(given), known)

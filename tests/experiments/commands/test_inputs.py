@@ -100,14 +100,14 @@ def test_the_old_name_of_a_bias_is_told(gaze: Command, tmp_path: Path, capsys: p
     assert "--precision" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["e10", "e", "E1", "e1_", "discovery", "judge", ""])
+@pytest.mark.parametrize("name", ["e0", "e", "E1", "e1_", "discovery", "judge", ""])
 def test_no_such_experiment(gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert gaze("run", name, "--out", tmp_path / "run") == 2
-    refused(capsys, f"there is no experiment {name!r}", "e1_discovery, ", "e9_checkpoints, judge_calibration", "as e1")
+    refused(capsys, f"there is no experiment {name!r}", "e1_discovery, ", "e10_causes, ", "judge_calibration", "as e1")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["e1", "e1_discovery", "e9", "judge_calibration"])
+@pytest.mark.parametrize("name", ["e1", "e1_discovery", "e10", "judge_calibration"])
 def test_an_experiment_by_its_number_or_name(
     gaze: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

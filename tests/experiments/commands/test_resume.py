@@ -22,6 +22,12 @@ SETTINGS = replace(
 )
 
 LITTLE = {
+    "causes.causal_map.GROWN": 2,
+    "causes.causal_map.GROWN_AT": (10_000.0,),
+    "causes.causal_map.MOST_HEADS": 4,
+    "causes.causal_map.STRENGTHS": (5.0, 10_000.0),
+    "causes.controls.STRENGTHS": (5.0, 10_000.0),
+    "causes.head_sets.DRAWS": 2,
     "e1_discovery.NULL_DRAWS": 20,
     "e2_layers.ORDERS": 2,
     "e7_sweeps.STRENGTHS": (1.0, 10.0, 10_000.0),
@@ -116,7 +122,12 @@ def test_what_other_settings_gave_is_told_and_dropped_in_every_file(
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     files = [path for path in folder.rglob("*.jsonl") if "verdicts" not in path.parts]  # of every judge, for good
-    assert {path.relative_to(folder).parts[0] for path in files} >= {"e2_layers", "e6_dynamic", "e9_checkpoints"}
+    assert {path.relative_to(folder).parts[0] for path in files} >= {
+        "e2_layers",
+        "e6_dynamic",
+        "e9_checkpoints",
+        "e10_causes",
+    }
     for path in files:
         Records(path).add({"gaze @ other settings": [{"text": "of other settings"}]})
     run = Run(folder, SETTINGS)

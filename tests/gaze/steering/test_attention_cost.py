@@ -7,9 +7,11 @@ from experiments.run.models import open_model
 from experiments.testbed.strips import draw_strips
 from gaze.heads import HeadSet
 from gaze.prompts import DISCOVERY, fill
-from gaze.steering.attention_cost import KEYS, shares, taken
-from gaze.steering.engine import discover
+from gaze.steering.attention_cost import KEYS, alone, shares, steered_shares, taken
+from gaze.steering.engine import Request, discover
+from gaze.steering.masks import SIGNS
 from gaze.testbed import CHECKPOINT
+from qwen3vl_jax.errors import InputError
 
 ROOM = 6
 TARGET = 2
@@ -69,3 +71,50 @@ def test_what_the_target_wins_others_lose():
         {"rest of the picture": 0.375, "sink": 0.5, "text": 0.125, "answer": 0.0}
     )
     assert found["answer"].taken is None
+
+
+def test_the_prompt_is_read_alike_one_by_one_and_all_together(testbed):
+    model, processor, strips, heads = testbed
+    requests = [Request(strip, heads, TARGET, strength) for strength in (0.0, 3.0) for strip in range(2)]
+    found = steered_shares(model, processor, strips, "What is happening here?", requests)
+    assert found.sum(axis=-1) == pytest.approx(np.ones(found.shape[:-1]), abs=1e-5)
+    for strength, mine in zip((0.0, 3.0), found.reshape(2, 2, *found.shape[1:]), strict=True):
+        wanted = read(testbed, strength)[0]
+        assert np.mean([mine[:, layer, head].mean(axis=0) for layer, head in heads.heads], axis=0) == pytest.approx(
+            wanted, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("mode", SIGNS)
+def test_what_a_head_alone_sees_under_a_bias_follows_from_what_it_sees_without(testbed, mode):
+    model, processor, strips, heads = testbed
+    layer, head = heads.heads[0]
+    strengths = (0.0, 0.5, 4.0, 10_000.0)
+    requests = [Request(1, [(layer, head)], TARGET, strength, mode) for strength in strengths]
+    before, *after = steered_shares(model, processor, strips, "What is happening here?", requests)[:, layer, head]
+    for strength, found in zip(strengths[1:], after, strict=True):
+        assert alone(before, strength, mode) == pytest.approx(found, abs=1e-5)
+    # The negative control: no other strength explains it.
+    assert np.abs(alone(before, 1.0, mode) - after[0]).max() > 1e-3
+
+
+def test_a_head_that_is_cut_off_sees_no_picture(testbed):
+    model, processor, strips, heads = testbed
+    asked = "What is happening here?"
+    requests = [
+        Request(0, heads, TARGET, 10_000.0, "cut_image", query_positions="text"),
+        Request(0, heads, TARGET, 0.0),
+    ]
+    cut, whole = steered_shares(model, processor, strips, asked, requests)[..., :2].sum(axis=-1)
+    for place in heads.heads:
+        assert cut[place] == pytest.approx(0, abs=1e-6)
+        assert whole[place] > 0.1
+    others = [place for place in np.ndindex(*cut.shape) if place[0] <= 4 and place not in heads.heads]
+    assert max(cut[place] for place in others) > 0.1
+    assert [cut[place] for place in others] == pytest.approx([whole[place] for place in others], abs=1e-5)
+
+
+def test_a_request_without_a_target_is_refused(testbed):
+    model, processor, strips, heads = testbed
+    with pytest.raises(InputError, match=r"requests\[1\] has no target"):
+        steered_shares(model, processor, strips, "?", [Request(0, heads, 0), Request(0, heads, [-1, 2])])

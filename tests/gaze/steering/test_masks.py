@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gaze.pictures.regions import panel_cells, region_keys
-from gaze.steering.masks import MODES, schedule, steering
+from gaze.steering.masks import CUT, MODES, schedule, steering
 from qwen3vl_jax.edits import Edits, Taps
 from qwen3vl_jax.errors import InputError
 
@@ -122,6 +122,19 @@ def test_values_compile_nothing(toy, scene, decoder_traces):
         steering(HEAD_MASK, prompt, np.roll(regions, 1, axis=1), schedule([])[None], strength=0.0),
     ):
         run(toy.model, vision, prompt, variant)
+
+
+def test_heads_that_are_cut_off_keep_words_and_see_no_picture(toy, scene):
+    vision, prompt, regions = scene
+    found = []
+    for target in (0, 1):  # which one does not matter
+        plan = steering(HEAD_MASK, prompt, regions, schedule([(0, target)])[None], mode=CUT)
+        found.append(_steered(run(toy.model, vision, prompt, plan)[1]))
+    np.testing.assert_array_equal(*found)
+    picture = prompt.image_cell >= 0
+    for row in range(2):
+        assert (found[0][:, :, row][:, :, : picture.shape[1]][:, :, picture[row]] == 0).all()
+    np.testing.assert_allclose(found[0].sum(axis=-1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
