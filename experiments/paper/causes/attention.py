@@ -30,7 +30,8 @@ Shares = Float[np.ndarray, "set key"]
 
 def unsteered(run: Run, strips: Sequence[Strip]) -> Float[np.ndarray, "answer layer heads key"]:
     """Where every head looks of itself; one row for each strip and target."""
-    return measured(run, strips, np.zeros((1, *run.shape), np.float32), [0.0])[0]
+    found: np.ndarray = measured(run, strips, np.zeros((1, *run.shape), np.float32), [0.0])[0]
+    return found
 
 
 def moved(run: Run, strips: Sequence[Strip], sets: Sequence[HeadSet], strengths: Sequence[float]) -> Shares:

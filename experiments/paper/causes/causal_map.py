@@ -36,7 +36,19 @@ CANDIDATES = 24
 RESAMPLES = 2000
 
 
-class HeadRow(SteeredRow):
+class _Effect(SteeredRow):
+    layer: int
+    head: int
+    curve: list[float]
+    answered: Share
+
+
+class _Moved(TypedDict):
+    won: float
+    from_text: float
+
+
+class HeadRow(_Effect, _Moved):
     """One head, steered alone at its best strength.
 
     Attributes:
@@ -46,14 +58,8 @@ class HeadRow(SteeredRow):
       answered: how often the panel asked for is described when the head does not look at the picture.
     """
 
-    layer: int
-    head: int
     score: float
     chosen: bool
-    curve: list[float]
-    won: float
-    from_text: float
-    answered: Share
 
 
 class GrownRow(SteeredRow):
@@ -149,13 +155,21 @@ def sum_up(run: Run) -> MapResults:
     seed, heads = run.settings.seed, tried(run)
     tries, groups = (answers.saved(run, part, some) for part, some in (("heads/choice", choice), ("heads", strips)))
     best = {head: answers.best_strength(tries, _title(head), STRENGTHS) for head in heads}
-    scores = np.array(run.ranking().scores[: len(heads)])
+    scores, before = np.array(run.ranking().scores[: len(heads)]), looks(run)
     effect = np.stack([_by_strip(groups[answers.at(_title(head), best[head])]) for head in heads])
     kept = np.stack([_by_strip(groups[f"{_title(head)} cut"]) for head in heads])
     return {
         "strips": len(strips),
         "choice_strips": len(choice),
-        "heads": [_head(run, tries, groups, number, head, best[head]) for number, head in enumerate(heads)],
+        "heads": [
+            {
+                **_effect(head, best[head], tries, groups, seed),
+                **_moved(head, best[head], run.settings.mode, before),
+                "score": float(score),
+                "chosen": head in run.heads().heads,
+            }
+            for head, score in zip(heads, scores, strict=True)
+        ],
         "asked": answers.answered(groups, "none", seed),
         "grown": _grown(run, strips),
         "effect_by_score": rank_correlation(scores, effect, seed),
@@ -180,21 +194,22 @@ def rank_correlation(scores: Float[np.ndarray, " head"], values: Float[np.ndarra
     return {"value": value, "interval": [low, high], "heads": len(scores)}
 
 
-def _head(run: Run, tries: Groups, groups: Groups, number: int, head: Head, strength: float) -> HeadRow:
-    before = looks(run)
-    unsteered = before[:, head[0], head[1]].mean(axis=0)
-    after = attention.single_heads([head], [strength], run.settings.mode, before)[0, 0]
+def _effect(head: Head, strength: float, tries: Groups, groups: Groups, seed: int) -> _Effect:
+    title = _title(head)
     return {
-        **answers.summed(groups, answers.at(_title(head), strength), run.settings.seed),
+        **answers.summed(groups, answers.at(title, strength), seed),
         "layer": head[0],
         "head": head[1],
-        "score": run.ranking().scores[number],
-        "chosen": head in run.heads().heads,
-        "curve": [float(answers.hits(tries[answers.at(_title(head), one)]).mean()) for one in STRENGTHS],
-        "won": float(after[0] - unsteered[0]),
-        "from_text": float((unsteered - after)[[KEYS.index("sink"), KEYS.index("text")]].sum()),
-        "answered": answers.answered(groups, _title(head), run.settings.seed),
+        "curve": [float(answers.hits(tries[answers.at(title, one)]).mean()) for one in STRENGTHS],
+        "answered": answers.answered(groups, title, seed),
     }
+
+
+def _moved(head: Head, strength: float, mode: str, before: Float[np.ndarray, "answer layer heads key"]) -> _Moved:
+    unsteered = before[:, head[0], head[1]].mean(axis=0)
+    after = attention.single_heads([head], [strength], mode, before)[0, 0]
+    words = [KEYS.index("sink"), KEYS.index("text")]
+    return {"won": float((after - unsteered)[0]), "from_text": float((unsteered - after)[words].sum())}
 
 
 def _grown(run: Run, strips: Sequence[Strip]) -> dict[str, list[GrownRow]]:

@@ -46,13 +46,16 @@ class ClaimRow(TypedDict):
 
 
 def claims(heads: MapResults, controls: ControlResults) -> list[ClaimRow]:
-    """Returns every claim. One against controls holds if no set does as well and the interval of the lead is above zero."""
+    """Returns every claim. One against controls holds if no set does as well and the interval of the lead is above zero.
+
+    Steered is an answer on target that is not the unsteered one: heads that do nothing would beat heads that break the model.
+    """
     return [*_of_heads(heads), *_of_sets(controls), *_of_need(controls)]
 
 
 def _of_heads(found: MapResults) -> Iterator[ClaimRow]:
-    chosen = [row["accuracy"] for row in found["heads"] if row["chosen"]]
-    others = [row["accuracy"] for row in found["heads"] if not row["chosen"]]
+    chosen = [row["by_paper"]["accuracy"] for row in found["heads"] if row["chosen"]]
+    others = [row["by_paper"]["accuracy"] for row in found["heads"] if not row["chosen"]]
     if chosen and others:
         yield {
             "claim": "Moved alone at its best strength, every gaze head steers more answers than any other head",
@@ -76,7 +79,7 @@ def _of_sets(found: ControlResults) -> Iterator[ClaimRow]:
         for row in found["steered"]:
             if row["setting"] == setting and row["kind"] != "gaze":
                 claim = f"The gaze heads steer more answers than {NAMES[row['kind']]}, {when}"
-                yield _against(claim, row["found"]["against"], row["sets"], row["same"])
+                yield _against(claim, row["found"]["by_paper"]["against"], row["sets"], row["same"])
 
 
 def _of_need(found: ControlResults) -> Iterator[ClaimRow]:

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.paper.causes.causal_map import CANDIDATES, MOST_HEADS, HeadRow, MapResults, RankRow
 from experiments.paper.causes.causal_map import STRENGTHS as HEAD_STRENGTHS
 from experiments.paper.causes.claims import NAMES, WHEN, ClaimRow
-from experiments.paper.causes.controls import SETTINGS, STRENGTHS, ControlResults, SetsRow
+from experiments.paper.causes.controls import SETTINGS, STRENGTHS, ControlResults, CutRow, SetsRow
 from experiments.paper.causes.head_sets import DRAWS, RANDOM
 from experiments.run.formatting import COUNTING, ON_TARGET, drawn, measure, on_target, percent, share, source
 from gaze.report import plots, plots_causes
@@ -85,8 +85,8 @@ def _findings(results: CauseResults) -> list[str]:
         f"Asked for by number, the panel is described in {share(found['asked'])} of the answers; where heads do not look at "
         f"the picture, {', '.join(left)}."
     )
-    for strength, rows in heads["grown"].items():
-        sizes = ", ".join(f"{_names(row['members'])}: {percent(row['accuracy'])}" for row in rows)
+    for strength, sets in heads["grown"].items():
+        sizes = ", ".join(f"{_names(one['members'])}: {percent(one['accuracy'])}" for one in sets)
         said.append(f"Grown head by head at strength {strength}, on other strips: {sizes}.")
     return said
 
@@ -150,7 +150,7 @@ def _tables(results: CauseResults) -> list[Table]:
                 for row in results["claims"]
             ],
             "Against sets of heads a claim holds if no set does as well and the interval of the lead, over strips and sets, is "
-            "above zero. Shares of answers; p is the rank among the sets.",
+            "above zero. An answer that equals the unsteered one is not counted as steered. p is the rank among the sets.",
         ),
         Table(
             "Sets of heads",
@@ -164,11 +164,7 @@ def _tables(results: CauseResults) -> list[Table]:
         Table(
             "Heads cut off",
             ("without", "sets", "heads each", "panel asked for described", "missed, sets (least to most)"),
-            [["none", 0, 0, share(found["asked"]), "–"]]
-            + [
-                [NAMES[row["kind"]], row["sets"], row["size"], share(row["left"]), drawn(row["lost"])]
-                for row in found["cut"]
-            ],
+            [["none", 0, 0, share(found["asked"]), "–"], *map(_cut_cells, found["cut"])],
             "The words of the prompt and the answer do not look at the picture with these heads; the picture is read as ever.",
         ),
         Table(
@@ -201,7 +197,7 @@ def _compared(results: CauseResults) -> list[Compared]:
     return [
         Compared("gaze heads at one strength, static question (8B, 100 heads)", "79.4%", ours("gaze")),
         Compared("Image Heads", "59.1%", ours("image")),
-        Compared("Localization Heads", "46.5%", ours("localization-value")),
+        Compared("Localization Heads (here, elbow by value)", "46.5%", ours("localization-value")),
         Compared("random heads (one draw)", "5.6%", ours("random")),
         Compared("all heads", "0.5%", ours("all")),
         Compared("any of these at its own best strength, or at equal dose", "not measured", "see the claims"),
@@ -267,6 +263,10 @@ def _set_cells(row: SetsRow, looks: float) -> list[Cell]:
         looks,
         source(found),
     ]
+
+
+def _cut_cells(row: CutRow) -> list[Cell]:
+    return [NAMES[row["kind"]], row["sets"], row["size"], share(row["left"]), drawn(row["lost"])]
 
 
 def _head_cells(row: HeadRow) -> list[Cell]:

