@@ -11,13 +11,13 @@ from experiments.commands.runner import check_extras, perform
 from experiments.commands.tables import steering_table
 from experiments.paper import ALL
 from experiments.paper.experiment import experiment
-from experiments.paper.steering_study import example
+from experiments.paper.reports.cover import cover
 from experiments.run.run import Run
 from experiments.run.settings import Settings, as_saved
 from gaze.judges.by_name import make_judge
 from gaze.judges.chat import Chat
 from gaze.judges.judge import Item
-from gaze.report.html import Chapter, Cover, write_report
+from gaze.report.html import write_report
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.write import write_json
 
@@ -38,7 +38,8 @@ def reproduce(out: Path, settings: Settings, names: Sequence[str]) -> Path:
         chapters.append(perform(experiment(name), run))
         seconds[name] = round(time.perf_counter() - began, 1)
         click.echo(f"{name}: {seconds[name]:.0f} s", err=True)
-    page = write_report(run.folder, cover(run, chapters), chapters)
+    absent = {one.NUMBER: one.TITLE for one in map(experiment, ALL) if one.NAME not in names}
+    page = write_report(run.folder, cover(run, chapters, absent), chapters)
     write_json(run.folder / "timing.json", seconds)
     if SHORT[1] in names:
         Console().print(steering_table(run, SHORT[1]))
@@ -62,32 +63,3 @@ def rehearse(folder: Path, judge: str) -> str:
     rows = [row for name in ("e4_vqa", "e5_static") for row in run.answers(name)]
     chat([Item(by_name[row["strip"]], row["text"]) for row in rows])
     return str(chat.bill)
-
-
-def cover(run: Run, chapters: Sequence[Chapter]) -> Cover:
-    """What the report opens with."""
-    given, heads = run.settings, run.heads()
-    facts: list[tuple[str, str | float]] = [
-        ("model", given.model),
-        ("revision", run.revision),
-        ("heads in all", f"{run.shape[0] * run.shape[1]:,} ({run.shape[0]} layers of {run.shape[1]})"),
-        ("gaze heads", f"{len(heads)}: " + ", ".join(f"L{layer}H{head}" for layer, head in heads.heads[:12])),
-        ("head set", heads.fingerprint),
-        (
-            "strips",
-            f"{given.strips}: {given.discovery} to find the heads, {given.selection} to choose how many, "
-            f"{given.evaluation} to evaluate on",
-        ),
-        ("judge", run.judge.name),
-        ("steering", f"{given.mode}, strength {given.strength:g}, {given.bias}"),
-        ("random draws", given.draws),
-        ("seed", given.seed),
-    ]
-    return Cover(
-        "What a vision-language model looks at, it describes",
-        "A few attention heads look at what is being described. This report finds them, moves them, and counts what "
-        "happens.",
-        facts,
-        [chapter.findings[0] for chapter in chapters if chapter.findings],
-        example(run, SHORT[1]) if (run.folder / SHORT[1] / "results.json").exists() else None,
-    )

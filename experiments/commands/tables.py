@@ -16,8 +16,8 @@ def heads_table(run: Run, name: str) -> Table:
     found = cast(DiscoveryResults, _results(run, name))
     chosen = [tuple(head) for head in found["chosen"]]
     shown = Table(title=f"Heads that look at the panel that is asked for, on {found['strips']} strips")
-    for column in ("head", "gaze", "95 % interval", "steered"):
-        shown.add_column(column, justify="right" if column in ("gaze", "95 % interval") else "left")
+    for column in ("head", "gaze", "95% interval", "steered"):
+        shown.add_column(column, justify="right" if column in ("gaze", "95% interval") else "left")
     for one in found["top"]:
         low, high = one["interval"]
         steered = "yes" if (one["layer"], one["head"]) in chosen else ""

@@ -9,8 +9,8 @@ from gaze.report.html import Chapter, Compared
 NUMBER, NAME, TITLE = 4, "e4_vqa", "A question about the whole strip, answered about one panel"
 
 STORY = (
-    "The question asks for the main event of the whole comic. While it is answered, the gaze heads are held to one panel. "
-    "If they decide what the model talks about, the answer tells that panel."
+    "The question asks for the main event of the whole comic. While the model answers, its gaze heads are made to look at one "
+    "panel. If they decide what the model talks about, the answer describes that panel."
 )
 PAPER = (
     Compared("gaze heads describe the target panel (8B, 100 heads)", "83.1%", ""),

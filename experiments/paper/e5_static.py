@@ -8,11 +8,11 @@ from experiments.run.run import Run
 from gaze.prompts import STATIC
 from gaze.report.html import Chapter, Compared
 
-NUMBER, NAME, TITLE = 5, "e5_static", '"This panel": which one does the model mean?'
+NUMBER, NAME, TITLE = 5, "e5_static", "“This panel”: which one does the model mean?"
 
 STORY = (
-    'Nothing in the question says which panel is meant by "this panel". Left alone, the model has its own idea. With its gaze '
-    "heads held to a panel, it means that one."
+    "Nothing in the question says which panel “this panel” is. Left alone, the model chooses one itself. With its gaze heads "
+    "made to look at a panel, it describes that one."
 )
 PAPER = (
     Compared("gaze heads describe the target panel (8B, 100 heads)", "79.4%; a replication 70.6 to 71.1%", ""),

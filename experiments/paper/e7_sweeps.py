@@ -11,11 +11,12 @@ from typing import Any, NotRequired, TypedDict, cast
 import numpy as np
 
 from experiments.paper import e1_discovery
+from experiments.paper.reports.discovery import RANKINGS as NAMED
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
-from experiments.run.formatting import COUNTING, ON_TARGET, both, line, on_target, percent, share, source
+from experiments.run.formatting import COUNTING, ON_TARGET, both, line, made_with, on_target, percent, plural, share
 from experiments.run.run import Run
-from experiments.run.summaries import EstimatedRow, estimated, grouped, least_sufficient
+from experiments.run.summaries import PLATEAU, EstimatedRow, estimated, grouped, least_sufficient
 from experiments.testbed.wordings import THIS_PANEL
 from gaze.heads import HeadSet, all_heads
 from gaze.prompts import STATIC
@@ -31,6 +32,25 @@ TAGS = ("sweep", "ranking", "count", "draw", "which", "size", "bias", "wording")
 WORDINGS = (*THIS_PANEL.paper, *THIS_PANEL.paraphrases)
 UNSTEERED = "unsteered"
 RANKINGS = ("gaze", *e1_discovery.BASELINES)
+RANKED = {**NAMED, "random": "random heads"}
+
+
+STORY = (
+    "Too few heads do not move the model. Too many break it, as heads that never look at the picture are forced to. So it "
+    "matters how many heads are steered, and which; how hard they are pushed; and at which words."
+)
+COULD_FAIL = (
+    "If the choice of heads did not matter, as many heads of any other ranking would steer as well. All heads are pushed with "
+    "every strength, too: a control that fails only when it is pushed too hard says nothing about gaze."
+)
+POSITIONS = {
+    "all": "every position",
+    "text": "text only",
+    "answer": "from the last word of the prompt on",
+    "decoded": "generated words",
+    "prompt": "prompt",
+}
+"""Query positions, as the report calls them."""
 
 
 class SweepRow(EstimatedRow):
@@ -154,34 +174,46 @@ def chapter(run: Run, results: SweepResults) -> Chapter:
         NUMBER,
         NAME,
         TITLE,
-        "Too few heads do not move the model, too many break it: heads that never look at the picture are forced to. So "
-        "the number of heads matters, and which they are; so does how hard they are pushed, and while which words are read.",
+        STORY,
         findings=_findings(results),
         plots=_plots(results),
         tables=_tables(results),
         compared=_compared(results, run.shape[0] * run.shape[1]),
         caveats=_caveats(results),
+        could_fail=COULD_FAIL,
+        conclusion=_conclusion(results),
+    )
+
+
+def _conclusion(results: SweepResults) -> str:
+    """Says how many gaze heads are best, and whether all heads fail at every strength or only at the greatest."""
+    best, everything = results["best"]["gaze"], _pushed(results, "all")
+    strongest, most = max(everything, key=lambda row: row["size"]), max(everything, key=lambda row: row["accuracy"])
+    return (
+        f"Steering works best with {plural(best['count'], 'gaze head')} ({percent(best['accuracy'])} of the answers). All heads "
+        f"together reach {percent(most['accuracy'])} at strength {most['size']:,g} and {percent(strongest['accuracy'])} at "
+        f"{strongest['size']:,g}: what a comparison shows depends on the strength."
     )
 
 
 def _findings(results: SweepResults) -> list[str]:
     heads, chosen, enough = results["heads"], results["chosen"], results["enough"]
     here = next((row for row in heads if (row["ranking"], row["count"]) == ("gaze", chosen)), None)
-    best = (f"{name} {share(row)} with {row['count']}" for name, row in results["best"].items())
-    rows = (f"{row['which']} {share(row)}" for row in results["query positions"])
+    best = (f"{RANKED[name]} {share(row)} with {row['count']}" for name, row in results["best"].items())
+    rows = (f"{POSITIONS[row['which']]} {share(row)}" for row in results["query positions"])
     plateau = (
-        f"{enough:g} is enough for 95 % of the plateau."
+        f"{enough:,g} is enough for 95% of what the greatest gives."
         if enough is not None
         else "None is enough: even the greatest moves no answer to its target."
     )
     return [
         f"Over the number of gaze heads: {_curve([row for row in heads if row['ranking'] == 'gaze'])}.",
-        f"{chosen} heads were chosen on other strips; here they reach {both(here)}."
+        f"On other strips, {plural(chosen, 'head')} did best; here they reach {both(here)}."
         if here
-        else f"{chosen} heads were given.",
-        f"The best any number gives on these very strips, as the paper picks it: {'; '.join(best)}.",
+        else f"{plural(chosen, 'head')} to steer, as given.",
+        f"The best number of each, chosen on these very strips as in the paper: {'; '.join(best)}.",
         f"Over the strength: {_strengths(_pushed(results, 'gaze'))}. {plateau}",
-        f"Query rows that carry the mask: {'; '.join(rows)}.",
+        f"Steered while these positions are read: {'; '.join(rows)}.",
     ]
 
 
@@ -198,7 +230,7 @@ def _plots(results: SweepResults) -> list[Plot]:
                 {"blind pick": chance},
                 {"chosen": results["chosen"]},
             ),
-            "Accuracy over the number of heads, best first by each ranking; random heads are matched by layer.",
+            "Accuracy by the number of heads, best first by each ranking; random heads are from the same layers as gaze heads.",
             "Table 5, Fig. 7",
         ),
         Plot(
@@ -212,15 +244,17 @@ def _plots(results: SweepResults) -> list[Plot]:
                 {"blind pick": chance},
                 {} if enough is None else {"enough": enough},
             ),
-            "Accuracy over the strength of the mask.",
+            "Accuracy by strength.",
             "Table 6",
         ),
         Plot(
             "rows",
             plots.rows(
-                [row["which"] for row in rows], [line("gaze heads", "gaze", range(len(QUERY_POSITIONS)), rows)], chance
+                [POSITIONS[row["which"]] for row in rows],
+                [line("gaze heads", "gaze", range(len(QUERY_POSITIONS)), rows)],
+                chance,
             ),
-            "Which query rows carry the mask. With “text” the image is read as ever, so that all targets can share it.",
+            "Positions whose attention is steered. With “text only” the picture is read as ever, so all targets can share it.",
         ),
         Plot(
             "wordings",
@@ -236,8 +270,8 @@ def _plots(results: SweepResults) -> list[Plot]:
 
 def _tables(results: SweepResults) -> list[Table]:
     def table(title: str, columns: Sequence[str], rows: Sequence[SweepRow], cells: Sequence[Sequence[Cell]]) -> Table:
-        numbers = [[*some, *on_target(row), row["n"], source(row)] for row, some in zip(rows, cells, strict=True)]
-        return Table(title, (*columns, *ON_TARGET, "answers", "made with"), numbers, COUNTING)
+        numbers = [[*some, *on_target(row), row["n"]] for row, some in zip(rows, cells, strict=True)]
+        return Table(title, (*columns, *ON_TARGET, "answers"), numbers, COUNTING, [*map(made_with, rows)])
 
     heads, strength, mode = results["heads"], results["strength"], results["mode"]
     rows, wordings = results["query positions"], results["wording"]
@@ -246,11 +280,14 @@ def _tables(results: SweepResults) -> list[Table]:
             "Number of heads",
             ("ranking", "heads"),
             heads,
-            [[row["ranking"] + (f", draw {row['draw'] + 1}" if "draw" in row else ""), row["count"]] for row in heads],
+            [
+                [RANKED[row["ranking"]] + (f", draw {row['draw'] + 1}" if "draw" in row else ""), row["count"]]
+                for row in heads
+            ],
         ),
         table("Strength", ("heads", "strength"), strength, [[row["which"], row["size"]] for row in strength]),
         table("Modes and biases", ("mode", "bias"), mode, [[row["which"], row["bias"]] for row in mode]),
-        table("Rows", ("rows",), rows, [[row["which"]] for row in rows]),
+        table("Positions", ("steered",), rows, [[POSITIONS[row["which"]]] for row in rows]),
         table("Wordings", ("question",), wordings, [[row["question"]] for row in wordings]),
     ]
 
@@ -285,7 +322,7 @@ def _lines(heads: Sequence[SweepRow]) -> list[plots.Line]:
     lines = []
     for name, role in roles.items():
         rows = [row for row in heads if row["ranking"] == name]
-        lines.append(line(f"{name} heads", role, [row["count"] for row in rows], rows))
+        lines.append(line(RANKED[name], role, [row["count"] for row in rows], rows))
     draws = grouped((row for row in heads if row["ranking"] == "random"), lambda row: row["count"])
     values = [[row["accuracy"] for row in rows] for rows in draws.values()]
     means = [float(np.mean(some)) for some in values]
@@ -309,13 +346,19 @@ def _caveats(results: SweepResults) -> list[str]:
             "Steering moves no answer to its target at the greatest strength: no curve here shows an effect.",
         ]
     said += [
-        f"At their best, {name} heads steer as well as gaze heads."
+        f"At their best, {RANKED[name]} steer as well as the gaze heads."
         for name in e1_discovery.BASELINES
         if best[name]["accuracy"] >= best["gaze"]["accuracy"]
     ]
     reached = {row["size"]: row["accuracy"] for row in _pushed(results, "gaze")}
     if reached[1.0] > 0.5 * reached[10_000.0]:
-        said.append("A strength of 1 is not weak here: it reaches more than half of the plateau.")
+        said.append("A strength of 1 is not weak here: it reaches more than half of what 10,000 does.")
+    everything = max(_pushed(results, "all"), key=lambda row: row["accuracy"])
+    if everything["accuracy"] >= PLATEAU * best["gaze"]["accuracy"]:
+        said.append(
+            f"At strength {everything['size']:,g}, all heads steer as well as the gaze heads. That they fail when pushed harder "
+            "does not show that only gaze heads can steer."
+        )
     return said
 
 
@@ -324,4 +367,4 @@ def _curve(rows: Sequence[SweepRow]) -> str:
 
 
 def _strengths(rows: Sequence[SweepRow]) -> str:
-    return ", ".join(f"{row['size']:g}: {percent(row['accuracy'])}" for row in rows)
+    return ", ".join(f"{row['size']:,g}: {percent(row['accuracy'])}" for row in rows)

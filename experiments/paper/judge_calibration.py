@@ -16,6 +16,10 @@ from gaze.report.plots_compare import picks
 
 NUMBER, NAME, TITLE = 10, "judge_calibration", "How far can the judges be trusted?"
 
+COULD_FAIL = (
+    "A judge that prefers one panel, or cannot tell panels apart, makes any steering look good or bad. It would fail when the "
+    "same captions are shown with the panels in another order."
+)
 FREE = ("exact", "caption", "likelihood")
 """Judges that cost nothing and need no network."""
 STRIPS = 32
@@ -94,9 +98,9 @@ def chapter(run: Run, results: CalibrationResults) -> Chapter:
     judges = results["judges"]
     panels = len(judges[0]["picks"]) if judges else 0
     findings = [
-        f"The {one['judge']} judge knows {percent(one['accuracy'])} of {one['captions']} true captions, "
-        f"{percent(one['shuffled_accuracy'])} "
-        f"with the panels in another order, and its worst panel {percent(min(one['per_panel']))}: it "
+        f"The {one['judge']} judge finds the panel of {percent(one['accuracy'])} of {one['captions']} true captions, of "
+        f"{percent(one['shuffled_accuracy'])} with the panels in another order, and of {percent(min(one['per_panel']))} at its "
+        "worst panel: it "
         + ("passes" if one["passed"] else "does not pass")
         + " (0.9 overall in either order, 0.8 for every panel)."
         for one in judges
@@ -140,9 +144,7 @@ def chapter(run: Run, results: CalibrationResults) -> Chapter:
         NUMBER,
         NAME,
         TITLE,
-        "Someone has to say which panel an answer describes. Before a judge's word counts, it is shown captions whose "
-        "panel is known: "
-        "a judge with a favourite panel, or none that it can tell, would make any steering look good or bad.",
+        "A judge says which panel an answer describes. Before its word counts, it is shown captions whose panel is known.",
         findings or ["These strips have no captions, so no judge could be calibrated."],
         plots=plot if judges else [],
         tables=[
@@ -156,6 +158,18 @@ def chapter(run: Run, results: CalibrationResults) -> Chapter:
         if judges
         else [],
         caveats=[] if judges else ["No judge was calibrated: read every accuracy with care."],
+        could_fail=COULD_FAIL,
+        conclusion=_conclusion(results),
+    )
+
+
+def _conclusion(results: CalibrationResults) -> str:
+    mine = next((one for one in results["judges"] if one["judge"] == results["judge"]), None)
+    if mine is None:
+        return "The judge of this report was not calibrated."
+    return (
+        f"The judge of this report, {mine['judge']}, finds the panel of {percent(mine['accuracy'])} of the captions, and of "
+        f"{percent(mine['shuffled_accuracy'])} with the panels in another order."
     )
 
 

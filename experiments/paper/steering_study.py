@@ -14,13 +14,14 @@ from experiments.run.formatting import (
     both,
     drawn,
     line,
+    made_with,
     measure,
     on_target,
     outcomes,
     percent,
+    plural,
     rules,
     share,
-    source,
 )
 from experiments.run.run import Run
 from experiments.run.summaries import (
@@ -117,9 +118,13 @@ def sum_up(run: Run, name: str) -> SteeringResults:
     }
 
 
+COULD_FAIL = (
+    "If the model did not describe what these heads look at, its answers would stay as they are. If any heads would do, random "
+    "heads would steer as well."
+)
 NAMES: dict[str, tuple[str, plots.Role]] = {
     "gaze": ("{k} gaze heads", "gaze"),
-    "gaze, replace": ("the same, attention made even", "gaze"),
+    "gaze, replace": ("the same, even attention on the target", "gaze"),
     "random": ("random heads, layers matched", "random"),
     "paper": ("random heads, the paper's way", "random"),
     "code": ("lowest scores, the released scripts' way", "random"),
@@ -151,7 +156,20 @@ def chapter(
             for row, kind in zip(paper, ("gaze", "random", "all"), strict=True)
         ],
         caveats=_caveats(found["gaze"]),
+        could_fail=COULD_FAIL,
+        conclusion=_conclusion(found),
     )
+
+
+def _conclusion(found: Mapping[str, ConditionRow]) -> str:
+    gaze, among = found["gaze"], found["random"]["against"]
+    numbers = (
+        f"With its gaze heads steered to a panel, {percent(gaze['accuracy'])} of the model's answers describe that panel; with "
+        f"as many random heads of the same layers {percent(among['mean']['value'])} do, and a blind pick would be right in "
+        f"{1 / len(gaze['per_panel']):.1%}."
+    )
+    ahead = among["advantage"]["low"] > 0
+    return numbers if ahead else f"Gaze heads steer no better than random heads, as far as can be told. {numbers}"
 
 
 def _findings(results: SteeringResults) -> list[str]:
@@ -159,7 +177,7 @@ def _findings(results: SteeringResults) -> list[str]:
     gaze, everything, among = found["gaze"], found["all"], found["random"]["against"]
     ahead, by_paper = among["advantage"], found["random"]["by_paper"]["against"]
     return [
-        f"Steered with {gaze['k']} gaze heads, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips "
+        f"Steered with {plural(gaze['k'], 'gaze head')}, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips "
         f"describe the target panel; with random heads of the same layers {drawn(among)} over "
         f"{len(among['accuracies'])} draws; with all heads {percent(everything['accuracy'])}.",
         f"By the paper's counting, where an answer that equals the unsteered one is a miss, it is "
@@ -183,13 +201,13 @@ def _plots(found: Mapping[str, ConditionRow], labels: Mapping[str, str], shown: 
         Plot(
             "conditions",
             plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in found], chance),
-            "Answers that describe the target panel. Rings are single draws of random heads; bars are 95 % intervals "
+            "Answers that describe the target panel. Rings are single draws of random heads; bars are 95% intervals "
             "over strips.",
         ),
         Plot(
             "example",
-            plots_pictures.strip(shown.image, shown.question, shown.unsteered, shown.steered),
-            "The first strip, and the answers when the gaze heads are held to each of its panels.",
+            plots_pictures.strip(shown.image, shown.question, shown.unsteered, shown.steered, shown.widths),
+            "The first strip, and the answers when the gaze heads are made to look at each of its panels.",
         ),
         Plot("panels", plots.columns(panels, per_panel, "target panel", chance), "The same for each target panel."),
     ]
@@ -200,12 +218,10 @@ def _tables(found: Mapping[str, ConditionRow], labels: Mapping[str, str]) -> lis
     return [
         Table(
             "All conditions",
-            ("heads", *ON_TARGET, "answers", *OUTCOMES, "made with"),
-            [
-                [labels[kind], *on_target(one), one["n"], *outcomes(one["outcomes"]), source(one)]
-                for kind, one in found.items()
-            ],
+            ("heads", *ON_TARGET, "answers", *OUTCOMES),
+            [[labels[kind], *on_target(one), one["n"], *outcomes(one["outcomes"])] for kind, one in found.items()],
             COUNTING,
+            [*map(made_with, found.values())],
         ),
         Table(
             "Draws of control heads",
@@ -240,8 +256,10 @@ def _caveats(gaze: ConditionRow) -> list[str]:
     worst = min(gaze["per_panel"], key=lambda row: row["accuracy"])
     return [
         f"The worst target is panel {worst['panel']}: {both(worst)}.",
-        "An answer that is what the model says anyway counts as a hit where it is right, but as a miss in the paper: "
+        "An answer that the model gives without steering, too, counts as a hit if it is right, but as a miss in the paper: "
         f"{gaze['outcomes']['same_code']} of {gaze['n']} steered answers equal the unsteered one.",
+        f"All heads are compared at strength {gaze['strength']:,g} only, where they may fail because the text breaks down. "
+        "Chapter 7 varies the strength.",
     ]
 
 

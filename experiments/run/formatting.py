@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from experiments.run.summaries import Among, Counted, CountedRate, OutcomeCounts, Provenance, Rate, Share
-from gaze.report.plots import Line, Measure, Numbers, Role
+from gaze.report.plots import Line, Measure, Role
+from gaze.report.style import Numbers
 
 OUTCOMES = ("wrong panel", "no panel", "empty", "junk", "as unsteered", "was so unsteered")
 """Column heads of `outcomes`."""
 
-ON_TARGET = ("on target", "95 % interval", "on target, the paper's counting", "its 95 % interval")
+ON_TARGET = ("on target", "95% interval", "on target, the paper's counting", "its 95% interval")
 """Column heads of `on_target`."""
 
 BY_RULE = ("as judged", "the paper's")
@@ -45,6 +46,11 @@ def rules(found: Counted) -> list[tuple[str, Share]]:
     return [*zip(BY_RULE, (found, found["by_paper"]), strict=True)]
 
 
+def plural(count: int, noun: str) -> str:
+    """Returns a count with its noun, e.g. 1 head or 2 heads."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
 def both(found: Counted) -> str:
     """Returns both shares in a sentence."""
     return f"{share(found)}, or {share(found['by_paper'])} by the paper's counting"
@@ -55,13 +61,22 @@ def drawn(among: Among) -> str:
     return f"{percent(among['mean']['value'])} ({percent(among['lowest'])} to {percent(among['highest'])})"
 
 
-def source(found: Provenance) -> str:
-    """Returns everything a number depends on, in one line."""
-    return (
-        f"{found['model']}@{found['revision']}, heads {found['heads'] or 'none'} (K={found['k']}), {found['mode']}, "
-        f"{found['bias']}, strength {found['strength']:g}, query positions {found['query_positions']}, "
-        f"seed {found['seed']}, judge {found.get('judge')}: “{found['question']}”"
-    )
+def made_with(found: Provenance) -> list[str]:
+    """Returns everything a number depends on, a part each, for `gaze.report.html.Table`."""
+    steering = [
+        f"heads {found['heads']} (K={found['k']})",
+        found["mode"],
+        found["bias"],
+        f"strength {found['strength']:,g}",
+        f"query positions {found['query_positions']}",
+    ]
+    return [
+        f"{found['model']}@{found['revision']}",
+        *(steering if found["heads"] else ["not steered"]),
+        f"seed {found['seed']}",
+        f"judge {found.get('judge')}",
+        f"“{found['question']}”",
+    ]
 
 
 def outcomes(counted: OutcomeCounts) -> list[int]:

@@ -5,9 +5,9 @@ import math
 import re
 import shutil
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -18,29 +18,15 @@ from PIL import Image
 
 from gaze.report import style
 from gaze.report.style import Number
+from gaze.report.tables import Cell as Cell
+from gaze.report.tables import Grid, decimals, grid, made_with
+from gaze.report.typography import typeset
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.write import write_text
 
-Cell = str | Number | np.integer | np.floating
-
-TITLES = {
-    1: "Finding the heads",
-    2: "Which layers decide the order",
-    3: "Where the heads look while the model writes",
-    4: "Steering a short answer",
-    5: "Steering a description",
-    6: "Steering while the model writes",
-    7: "How many heads, how strong, which rows",
-    8: "Natural images",
-    9: "Across sizes and shapes",
-    10: "Which heads matter",
-}
-"""What the chapters are about, for naming those that a run lacks."""
-
-LONG_TABLE = 14
+FEW_FINDINGS, LONG_TABLE = 4, 14
+"""More than these are folded."""
 PICTURE_WIDTH = 1024
-NUMBER_LIKE = re.compile(
-    r"[-−+±<>≤≥~×]?\s*\d[\d.,]*(e[−+]\d+)?\s*%?(\s*(to|of|±|–|/|\()\s*[-−+]?[\d.][\d.,]*\s*%?\)?)*|–|"
-)
 
 
 @dataclass(frozen=True)
@@ -61,12 +47,18 @@ class Plot:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of as many cells as there are columns; columns of numbers, or of words that are numbers, stand right."""
+    """Rows of as many cells as there are columns; columns of numbers, or of words that are numbers, stand right.
+
+    Attributes:
+      made_with: for each row, what its numbers depend on: model, heads, question and so on, a part each. The page says it
+        under the table, the file in a last column.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    made_with: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +80,8 @@ class Chapter:
       story: one to three sentences for someone who has never heard of it.
       findings: sentences with measured numbers.
       caveats: what did not come out, and limits.
+      could_fail: what would have been measured if the claim were wrong, and which control would have shown it.
+      conclusion: the one sentence that matters, in plain words; stands in the contents too.
     """
 
     number: int
@@ -99,6 +93,8 @@ class Chapter:
     tables: Sequence[Table] = ()
     compared: Sequence[Compared] = ()
     caveats: Sequence[str] = ()
+    could_fail: str = ""
+    conclusion: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +123,7 @@ class Cover:
     Attributes:
       facts: name and value of what a reader must know of the run: model, strips, judge, seed.
       summary: what was found, in a few sentences.
+      absent: number and title of the chapters that this run lacks.
     """
 
     title: str
@@ -134,6 +131,7 @@ class Cover:
     facts: Sequence[tuple[str, Cell]]
     summary: Sequence[str]
     example: Example | None = None
+    absent: Mapping[int, str] = field(default_factory=dict)
 
 
 def write_report(folder: Path, cover: Cover, chapters: Sequence[Chapter]) -> Path:
@@ -162,26 +160,25 @@ def write_report(folder: Path, cover: Cover, chapters: Sequence[Chapter]) -> Pat
             cover=cover,
             chapters=chapters,
             plots=shown,
-            missing={number: title for number, title in TITLES.items() if number not in shown},
             picture=_picture(cover.example.image) if cover.example else None,
             edges=_edges(cover.example) if cover.example else [],
             palette=style.PALETTE,
             long_table=LONG_TABLE,
+            few_findings=FEW_FINDINGS,
         )
     )
     path = folder / "report.html"
-    partial = path.with_name(".report.html.partial")
-    partial.write_text(page, encoding="utf-8")
-    return partial.replace(path)
+    write_text(path, page)
+    return path
 
 
 def percent(share: Number) -> str:
-    """A share as a percentage, e.g. 92.5%; a dash if it is not a number."""
+    """Returns a share as a percentage, e.g. 92.5%; a dash if it is not a number."""
     return "–" if math.isnan(share) else f"{share:.1%}"
 
 
 def interval(bounds: Sequence[Number]) -> str:
-    """The ends of an interval of shares, e.g. 89.7 to 95.0%."""
+    """Returns the ends of an interval of shares, e.g. 89.7 to 95.0%."""
     low, high = bounds
     return f"{low * 100:.1f} to {percent(high)}"
 
@@ -204,6 +201,11 @@ def _check(chapters: Sequence[Chapter]) -> None:
         for table in chapter.tables:
             if any(len(row) != len(table.columns) for row in table.rows):
                 raise InputError(f"a row of the table '{table.title}' does not have {len(table.columns)} cells")
+            if table.made_with and len(table.made_with) != len(table.rows):
+                raise InputError(
+                    f"the table '{table.title}' has {len(table.rows)} rows, but says of {len(table.made_with)} what they "
+                    "were made with"
+                )
 
 
 def _write_plots(folder: Path, chapter: Chapter) -> list[_Shown]:
@@ -222,7 +224,11 @@ def _write_tables(folder: Path, chapters: Sequence[Chapter]) -> None:
     for chapter in chapters:
         names = _names(chapter, (table.title for table in chapter.tables))
         for table, name in zip(chapter.tables, names, strict=True):
-            _write_csv(folder / f"{name}.csv", table.columns, table.rows)
+            columns, rows = table.columns, table.rows
+            if table.made_with:
+                columns = (*columns, "made with")
+                rows = [(*row, ", ".join(parts)) for row, parts in zip(rows, table.made_with, strict=True)]
+            _write_csv(folder / f"{name}.csv", columns, rows)
     rows = [(chapter.number, one.what, one.paper, one.here) for chapter in chapters for one in chapter.compared]
     _write_csv(folder / "paper.csv", ["chapter", "what", "paper (another model)", "here"], rows)
 
@@ -259,38 +265,29 @@ def _environment() -> Environment:
         loader=PackageLoader("gaze.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_typeset,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"columns": _columns, "cell": _alone}
+    environment.filters |= {"grid": _grid, "made_with": _made_with, "cell": _alone}
     return environment
 
 
-def _columns(table: Table) -> list[tuple[list[str], bool]]:
-    """The cells of each column as they are shown, and whether they are numbers."""
-    columns = [list(column) for column in zip(*table.rows, strict=True)] or [[] for _ in table.columns]
-    shown = [_column(column) for column in columns]
-    return [(cells, all(map(NUMBER_LIKE.fullmatch, cells))) for cells in shown]
+def _typeset(value: object) -> object:
+    """What a template prints: text with its signs, markup as it is."""
+    return typeset(value) if type(value) is str and not value.startswith("data:") else value
+
+
+def _grid(table: Table) -> Grid:
+    return grid(table.columns, table.rows)
+
+
+def _made_with(table: Table) -> tuple[list[str], dict[str, list[str]]]:
+    return made_with(table.rows, table.made_with)
 
 
 def _alone(cell: Cell) -> str:
-    return _column([cell])[0]
-
-
-def _column(cells: Sequence[Cell]) -> list[str]:
-    """Numbers of one column with the same number of decimals."""
-    sizes = [abs(float(cell)) for cell in cells if isinstance(cell, float | np.floating) and math.isfinite(cell)]
-    largest = max(sizes, default=0.0)
-    decimals = 5 if 0 < largest < 0.01 else max(0, 2 - math.floor(math.log10(max(largest, 0.1))))
-    return [_cell(cell, ".1e" if 0 < largest < 1e-4 else f",.{decimals}f") for cell in cells]
-
-
-def _cell(cell: Cell, form: str) -> str:
-    if isinstance(cell, str):
-        return cell
-    if isinstance(cell, int | np.integer):
-        return f"{cell:,}"
-    return format(cell, form).replace("-", "−") if math.isfinite(cell) else "–"
+    return decimals([cell])[0]
 
 
 def _picture(image: Image.Image) -> tuple[str, int, int]:

@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import NullLocator
 
-from gaze.report.style import PALETTE, STYLE, Number, accuracy_axis, canvas, lettering
+from gaze.report.style import PALETTE, STYLE, Number, Numbers, accuracy_axis, canvas, lettering, tell_blank
+from gaze.report.typography import typeset
 
 Role = Literal["gaze", "image", "localization", "random", "all", "rest", "unsteered"]
-Numbers = Sequence[Number] | Shaped[np.ndarray, " number"]
 
 ROLES: dict[Role, dict[str, Any]] = {
     "gaze": {"color": PALETTE["gaze"], "marker": "o", "linestyle": "-"},
@@ -37,6 +38,9 @@ HOUSE: dict[Any, Any] = STYLE | {"text.parse_math": False}
 DESCRIBES = "answers that describe the target"
 NAME_WIDTH = 30
 BLIND = "blind pick"
+HATCHED = {"hatch": "////", "edgecolor": "white", "linewidth": 0}
+ZERO_APART = 2.5
+"""How many times less than the first number zero stands for on a log scale."""
 DASHES = ((4, 3), (1, 2), (6, 2, 1, 2))
 
 
@@ -94,28 +98,28 @@ def sweep(
     marked: Mapping[str, Number] | None = None,
     label: str = DESCRIBES,
 ) -> Figure:
-    """Accuracy along an axis of positive numbers (heads, strength) on a log scale, intervals or draws as bands.
+    """Accuracy along an axis of numbers (heads, strength) on a log scale, intervals or draws as bands.
+
+    The scale begins at the first number above zero. Zero, where no log scale goes, stands apart on its left.
 
     Args:
       levels: horizontal lines to compare with, such as a blind pick.
       marked: places on the axis worth a vertical line.
     """
     figure, axes = canvas(3.4)
-    for line in lines:
-        draw_line(axes, line)
+    ticks = np.unique(np.concatenate([np.asarray(line.x, np.float64) for line in lines]))
+    first = ticks[ticks > 0].min(initial=max(1.0, ticks.max()))
+    for line, look in zip(lines, _looks(lines), strict=True):
+        _draw_line(axes, line, look, apart=first / ZERO_APART)
     for dash, (name, level) in zip(DASHES * 3, (levels or {}).items(), strict=False):
         axes.axhline(level, color=PALETTE["quiet"], linewidth=1, linestyle=(0, dash), label=name)
     for name, place in (marked or {}).items():
         axes.axvline(place, color=PALETTE["chosen"], linewidth=1, linestyle=":")
         axes.annotate(name, (place, 1.07), xytext=(4, 0), **lettering("chosen"))
-    ticks = np.unique(np.concatenate([np.asarray(line.x, np.float64) for line in lines]))
-    axes.set_xscale("log")
-    axes.set_xlim(ticks.min() / 1.15, ticks.max() * 1.15)
-    shown = _ticks(ticks, next(iter((marked or {}).values()), None))
-    axes.set_xticks(shown, labels=[f"{tick:,g}" for tick in shown])
-    axes.xaxis.set_minor_locator(NullLocator())
+    _logarithmic(axes, ticks, first, next(iter((marked or {}).values()), None))
     accuracy_axis(axes, axes.yaxis)
     axes.set(xlabel=f"{axis} (log scale)", ylabel=label)
+    tell_blank(axes, [value for line in lines for value in line.value])
     legend(figure, axes)
     return described(figure, f"Share of {label}, along {axis}. " + " ".join(_peak(line) for line in lines))
 
@@ -133,6 +137,7 @@ def rows(groups: Sequence[str], lines: Sequence[Line], chance: Number | None = N
     accuracy_axis(axes, axes.xaxis)
     chance_line(axes.axvline, chance)
     axes.set_xlabel(label)
+    tell_blank(axes, [value for line in lines for value in line.value])
     legend(figure, axes)
     return described(figure, f"Share of {label}. " + _table(groups, lines))
 
@@ -144,11 +149,11 @@ def columns(
     """A group of bars for each short name (a panel, a size), a bar with its interval per line."""
     figure, axes = canvas(3.2)
     width = 0.78 / len(lines)
-    for shift, line in zip(_shifts(lines, width), lines, strict=True):
-        place, value = np.asarray(line.x) + shift, np.asarray(line.value, np.float64)
-        colour = ROLES[line.role]["color"]
-        axes.bar(place, value, 0.88 * width, color=colour, alpha=0.82, label=line.name)
-        axes.errorbar(place, value, yerr=_errors(line), fmt="none", ecolor=PALETTE["ink"], elinewidth=1, capsize=2)
+    for shift, line, look in zip(_shifts(lines, width), lines, _looks(lines), strict=True):
+        bars(axes, line, shift, 0.88 * width, **HATCHED if "mfc" in look else {})
+        for place, value in zip(line.x, line.value, strict=True):
+            if not value > 0:
+                axes.annotate(_absent(value), (place + shift, 0), xytext=(0, 6), **lettering("quiet", "center"))
     axes.set_xticks(range(len(groups)), labels=groups)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(groups) - 0.4)
@@ -160,27 +165,36 @@ def columns(
     return described(figure, f"Share of {label}. " + _table(groups, lines))
 
 
+def bars(axes: Axes, line: Line, shift: float = 0.0, width: float = 0.8, **look: Any) -> None:
+    """Draws bars with their intervals, for places that have an order but nothing between them: layers, panels, sizes."""
+    place, value = np.asarray(line.x) + shift, np.asarray(line.value, np.float64)
+    axes.bar(place, value, width, color=ROLES[line.role]["color"], alpha=0.82, label=line.name, **look)
+    axes.errorbar(place, value, yerr=_errors(line), fmt="none", ecolor=PALETTE["ink"], elinewidth=1, capsize=2)
+
+
 def described(figure: Figure, words: str) -> Figure:
-    """The figure with its words for those who cannot see it, laid out once and for all."""
+    """Returns the figure with its words for those who cannot see it, its signs set and laid out once and for all."""
     figure.set_label(words)
+    for text in figure.findobj(Text):
+        text.set(text=typeset(text.get_text()))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
 
 
 def highest(*values: Float[np.ndarray, "..."]) -> np.float64:
-    """The largest finite number; 1 if none is above 0, so that it always ends a scale."""
+    """Returns the largest finite number; 1 if none is above 0, so that it always ends a scale."""
     best = np.float64(max((np.max(one[np.isfinite(one)], initial=0.0) for one in values), default=0.0))
     return best if best > 0 else np.float64(1.0)
 
 
 def share(value: Number | np.floating) -> str:
-    """A share in per cent, or a dash where there is none."""
+    """Returns a share in per cent, or a dash where there is none."""
     return f"{value:.1%}" if np.isfinite(value) else "–"
 
 
 def wrapped(name: str) -> str:
-    """A long name over several lines, so that it leaves room for what it names."""
+    """Returns a long name over several lines, so that it leaves room for what it names."""
     return textwrap.fill(name, NAME_WIDTH)
 
 
@@ -202,13 +216,49 @@ def write_in(axes: Axes, values: Float[np.ndarray, "row column"], form: str, siz
             axes.text(column, row, form.format(value), ha="center", va="center", color=colour, fontsize=size)
 
 
-def draw_line(axes: Axes, line: Line) -> None:
-    order = np.argsort(np.asarray(line.x))
-    x, value = np.asarray(line.x)[order], np.asarray(line.value, np.float64)[order]
-    if line.low is not None and line.high is not None:
-        low, high = np.asarray(line.low, np.float64)[order], np.asarray(line.high, np.float64)[order]
-        axes.fill_between(x, low, high, color=ROLES[line.role]["color"], alpha=0.14, linewidth=0)
-    axes.plot(x, value, label=line.name, markersize=4, linewidth=1.5, **ROLES[line.role])
+def _looks(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """How lines are drawn: those that share a role are told apart by open marks and another stroke."""
+    roles = [line.role for line in lines]
+    again = {"mfc": "white", "linestyle": "-."}
+    return [ROLES[role] | (again if role in roles[:place] else {}) for place, role in enumerate(roles)]
+
+
+def _draw_line(axes: Axes, line: Line, look: dict[str, Any], apart: Number) -> None:
+    """Draws what lies above zero as a line, in order, and what lies at zero `apart`."""
+    x = np.asarray(line.x, np.float64)
+    above, zero = _part(line, np.argsort(x)[np.sort(x) > 0]), _part(line, np.flatnonzero(x == 0))
+    if above.low is not None and above.high is not None:
+        axes.fill_between(above.x, above.low, above.high, color=look["color"], alpha=0.14, linewidth=0)
+    axes.plot(above.x, above.value, label=line.name, markersize=4, linewidth=1.5, **look)
+    if len(zero.x):
+        axes.errorbar(
+            [apart] * len(zero.x), zero.value, _errors(zero), **_dots(zero) | {"label": None, "markersize": 4}
+        )
+
+
+def _part(line: Line, places: Int[np.ndarray, " place"]) -> Line:
+    """The line at some of its places."""
+    x, value = (np.asarray(some, np.float64)[places] for some in (line.x, line.value))
+    low, high = (None if some is None else np.asarray(some, np.float64)[places] for some in (line.low, line.high))
+    return Line(line.name, line.role, x, value, low, high)
+
+
+def _logarithmic(axes: Axes, ticks: Float[np.ndarray, " tick"], first: float, keep: Number | None) -> None:
+    """A log scale over the ticks from the first on; zero, if it is among them, apart on the left."""
+    axes.set_xscale("log")
+    shown = _ticks(ticks, keep)
+    places, labels = [*shown], [f"{tick:,g}" for tick in shown]
+    if zero := bool((ticks == 0).any()):
+        places, labels = [first / ZERO_APART, *places], ["0", *labels]
+        axes.axvline(first / ZERO_APART**0.5, color=PALETTE["line"], linewidth=1)
+    axes.set_xlim((first / ZERO_APART if zero else first) / 1.15, max(first, ticks.max()) * 1.15)
+    axes.set_xticks(places, labels=labels)
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _absent(value: Number | np.floating) -> str:
+    """What stands where there is no bar."""
+    return "0" if np.isfinite(value) else "–"
 
 
 def _ticks(places: Float[np.ndarray, " tick"], keep: Number | None) -> list[float]:

@@ -16,16 +16,14 @@ from gaze.report.plots import (
     HOUSE,
     ROLES,
     Measure,
-    Numbers,
     chance_line,
     described,
     highest,
-    legend,
     share,
     spoken,
     wrapped,
 )
-from gaze.report.style import HEAT, PALETTE, WIDTH, Number, accuracy_axis, lettering
+from gaze.report.style import PALETTE, WIDTH, Number, Numbers, accuracy_axis, lettering, tell_blank
 
 
 class ComparedCheckpoint(NamedTuple):
@@ -49,17 +47,13 @@ class ComparedCheckpoint(NamedTuple):
 @rc_context(HOUSE)
 def checkpoints(models: Sequence[ComparedCheckpoint], chance: Number | None = None, label: str = DESCRIBES) -> Figure:
     """Where in the depth of each model its best heads lie, how many it takes, and what steering them does."""
-    figure = Figure(figsize=(WIDTH, 2.9 + 0.42 * len(models)), layout="constrained")
-    spots = figure.subplot_mosaic(
-        [["profile", "profile"], ["k", "accuracy"]], height_ratios=[2.1, 0.3 + 0.42 * len(models)]
-    )
-    profile, k, accuracy = spots["profile"], spots["k"], spots["accuracy"]
+    figure = Figure(figsize=(WIDTH, 0.9 + 1.27 * len(models)), layout="constrained")
+    grid = figure.add_gridspec(len(models) + 1, 2, height_ratios=[*(0.85 for _ in models), 0.3 + 0.42 * len(models)])
+    k, accuracy = figure.add_subplot(grid[-1, 0]), figure.add_subplot(grid[-1, 1])
+    top = 1.1 * highest(*(np.asarray(one.profile, np.float64) for one in models))
     for place, one in enumerate(models):
-        colour = HEAT(0.35 + 0.65 * place / max(1, len(models) - 1))
-        marker = "osD^vP*X"[place % 8]
-        depth = np.linspace(0, 1, len(one.profile)) if len(one.profile) > 1 else [0.5]
-        profile.plot(depth, one.profile, color=colour, marker=marker, markersize=3.5, linewidth=1.3, label=one.name)
-        k.barh(place, one.k / one.heads, 0.55, color=colour)
+        _profile(figure.add_subplot(grid[place, :]), one, top, last=place == len(models) - 1)
+        k.barh(place, one.k / one.heads, 0.55, color=PALETTE["gaze"], alpha=0.82)
         note = f"{one.k:,g} of {one.heads:,}" if np.isfinite(one.k) else "none"
         end = one.k / one.heads if np.isfinite(one.k) else 0.0  # where "none" stands
         k.annotate(note, (end, place), xytext=(4, 0), **lettering("ink"))
@@ -67,8 +61,6 @@ def checkpoints(models: Sequence[ComparedCheckpoint], chance: Number | None = No
             look = ROLES[measure.role]
             accuracy.plot([measure.low, measure.high], [place, place], color=look["color"], linewidth=2)
             accuracy.plot(measure.value, place, look["marker"], color=look["color"], markersize=6, clip_on=False)
-    profile.set(xlabel="depth in the model (share of its layers)", ylabel="best gaze score")
-    profile.grid(axis="y")
     _names(k, [wrapped(one.name) for one in models])
     _names(accuracy, [""] * len(models))
     k.set_xlim(0, 1.8 * highest(np.array([one.k / one.heads for one in models], np.float64)))
@@ -77,7 +69,7 @@ def checkpoints(models: Sequence[ComparedCheckpoint], chance: Number | None = No
     accuracy_axis(accuracy, accuracy.xaxis)
     chance_line(accuracy.axvline, chance)
     accuracy.set_xlabel(label)
-    legend(figure, profile)
+    tell_blank(accuracy, [value for one in models for value in (one.gaze.value, one.random.value)])
     return described(figure, " ".join(f"{one.name}: {spoken(one.gaze)}; {spoken(one.random)}." for one in models))
 
 
@@ -90,6 +82,7 @@ def picks(judges: Mapping[str, Float[np.ndarray, " choice"]], choices: Sequence[
         axes.bar(range(len(choices)), shares, color=PALETTE["gaze"], width=0.7, alpha=0.82)
         _percent(axes.yaxis)
         axes.set_title(name, fontsize=9, loc="left")
+        tell_blank(axes, shares)
         axes.grid(axis="y")
         for place, value in enumerate(shares):
             height = value if np.isfinite(value) else 0.0  # where the dash for no number stands
@@ -99,6 +92,18 @@ def picks(judges: Mapping[str, Float[np.ndarray, " choice"]], choices: Sequence[
     grid.flat[-1].set_xlabel("picked")
     said = "; ".join(f"{name}: " + ", ".join(map(share, shares)) for name, shares in judges.items())
     return described(figure, f"Shares of picks for {', '.join(choices)}. {said}.")
+
+
+def _profile(axes: Axes, one: ComparedCheckpoint, top: Number | np.floating, last: bool) -> None:
+    """The best score of each layer of a model, a bar a layer, along its depth."""
+    layers = len(one.profile)
+    axes.bar((np.arange(layers) + 0.5) / layers, one.profile, 0.86 / layers, color=PALETTE["gaze"], alpha=0.82)
+    tell_blank(axes, one.profile)
+    axes.set_title(f"{one.name}: best gaze score of each layer", fontsize=9, loc="left")
+    axes.set(xlim=(0, 1), ylim=(0, top), xlabel="depth in the model (share of its layers)" if last else "")
+    axes.tick_params(axis="x", labelbottom=last)
+    axes.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 5, 10]))
+    axes.grid(axis="y")
 
 
 def _percent(axis: Axis) -> None:

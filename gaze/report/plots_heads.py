@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from gaze.report.plots import HOUSE, described, highest, legend, write_in
-from gaze.report.style import PALETTE, WIDTH, Head, Number, canvas, colour_bar, heatmap, lettering, outline
+from gaze.report.style import (
+    PALETTE,
+    WIDTH,
+    Head,
+    Number,
+    canvas,
+    colour_bar,
+    heatmap,
+    lettering,
+    outline,
+    tell_blank,
+)
 
 
 @rc_context(HOUSE)
@@ -45,10 +56,12 @@ def score_distribution(
     edges = np.linspace(min(0.0, float(np.min(real, initial=0.0))), highest(real, null), 41).tolist()
     axes.hist(null, edges, weights=np.full(null.size, 1 / draws), color=PALETTE["quiet"], alpha=0.5, label=names[1])
     axes.hist(real, edges, color=PALETTE["gaze"], histtype="step", linewidth=1.6, label=names[0])
-    axes.set_ylim(0.3, 2 * max(1, real.size))
-    axes.set_yscale("log")
+    axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+    axes.set_ylim(0, 2 * max(1, real.size))
+    axes.set_yticks([0, *10.0 ** np.arange(np.ceil(np.log10(2 * max(1, real.size))))])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,g}"))
     axes.yaxis.set_minor_locator(NullLocator())
+    tell_blank(axes, real)
     limit = float(np.max(null, initial=0.0))
     axes.axvline(limit, color=PALETTE["chosen"], linewidth=1, linestyle=":")
     beyond = int(np.sum(real > limit))
@@ -56,7 +69,7 @@ def score_distribution(
         f"{beyond} heads beyond\nall of the null", (limit, 0.9), xycoords=("data", "axes fraction"), xytext=(5, -2),
         **lettering("chosen", "left" if limit < 0.6 * edges[-1] else "right"),
     )  # fmt: skip
-    axes.set(xlabel=label, ylabel="heads (log scale)")
+    axes.set(xlabel=label, ylabel="heads (log scale from 1 up)")
     legend(figure, axes)
     return described(figure, f"Histogram of the {label}: {beyond} of {real.size} heads exceed every value of the null.")
 
@@ -65,7 +78,7 @@ def score_distribution(
 def depth_profile(
     scores: Float[np.ndarray, "layer heads"], chosen: Sequence[Head], label: str = "gaze score"
 ) -> Figure:
-    """Score of every head by layer, the best of each layer joined, and how many were chosen in each layer."""
+    """Score of every head by layer, a bar for the best of each layer, and how many were chosen in each layer."""
     layers, heads = scores.shape
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -73,7 +86,8 @@ def depth_profile(
     spread = np.repeat(layer, heads) + np.tile(np.linspace(-0.25, 0.25, heads) if heads > 1 else [0.0], layers)
     above.plot(spread, scores.ravel(), ".", color=PALETTE["quiet"], markersize=3, alpha=0.6, rasterized=True)
     best = [np.max(row[np.isfinite(row)], initial=-np.inf) for row in scores]
-    above.plot(layer, np.where(np.isfinite(best), best, np.nan), color=PALETTE["gaze"], linewidth=1.4)
+    above.bar(layer, np.where(np.isfinite(best), best, np.nan), color=PALETTE["gaze"], width=0.7, alpha=0.25)
+    tell_blank(above, scores)
     if len(chosen):
         places = [(number + (head / max(1, heads - 1) - 0.5) / 2, scores[number, head]) for number, head in chosen]
         above.plot(*zip(*places, strict=True), "o", color=PALETTE["chosen"], markersize=6, mfc="none", clip_on=False)
@@ -85,6 +99,7 @@ def depth_profile(
     below.yaxis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=1))
     for axes in (above, below):
         axes.grid(axis="y")
+    tell_blank(below, np.where(counts, counts, np.nan), words="no head was chosen")
     place = ", ".join(f"{count} in layer {number}" for number, count in enumerate(counts) if count)
     return described(figure, f"{label} by layer. Chosen heads: {place}.")
 
@@ -100,7 +115,8 @@ def panel_matrices(
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     image = None
     for axes, matrix, (layer, head, score) in zip(grid.flat, matrices, top, strict=False):
-        image = heatmap(axes, matrix, vmax=matrices.max(), aspect="equal")
+        image = heatmap(axes, matrix, vmax=highest(matrices), aspect="equal")
+        tell_blank(axes, matrix, highest(matrices))
         is_chosen = (layer, head) in chosen
         axes.set_title(f"L{layer}H{head}  {score:.2f}", color=PALETTE["ink" if is_chosen else "quiet"], fontsize=9)
         numbers = np.arange(matrix.shape[0])

@@ -10,28 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from gaze.report.plots import HOUSE, Line, described, draw_line, legend, share
-from gaze.report.style import PALETTE, WIDTH, Number, canvas, lettering
+from gaze.report.plots import HOUSE, Line, bars, described, share
+from gaze.report.style import PALETTE, WIDTH, Number, canvas, lettering, tell_blank
 
 Points = Float[np.ndarray, "item 2"]
 
 
 @rc_context(HOUSE)
 def layer_effect(flips: Sequence[Line], logits: Sequence[Line], difference: str = "logit difference") -> Figure:
-    """What adding the direction at one layer does: share of answers that flip, and how far the logits move."""
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    for axes, lines in ((above, flips), (below, logits)):
-        for line in lines:
-            draw_line(axes, line)
-        axes.grid(axis="y")
-    above.set(ylabel="answers that flip", ylim=(-0.03, 1.06))
-    above.yaxis.set_major_formatter(PercentFormatter(1))
-    above.set_yticks(np.linspace(0, 1, 5))
-    below.axhline(0, color=PALETTE["ink"], linewidth=0.8)
-    below.set(xlabel="layer at which the direction is added", ylabel=difference)
-    below.xaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
-    legend(figure, above if len(flips) > 1 else below)
+    """What adding directions after one layer does, a row each: the share of answers that flip, and how far logits move."""
+    figure = Figure(figsize=(WIDTH, 0.95 * len(flips) + 0.7), layout="constrained")
+    grid = figure.subplots(len(flips), 2, squeeze=False, sharex=True, sharey="col")
+    for (left, right), flip, logit in zip(grid, flips, logits, strict=True):
+        left.set_title(flip.name, fontsize=9, loc="left")
+        for axes, line in ((left, flip), (right, logit)):
+            bars(axes, line)
+            tell_blank(axes, line.value, scale=1.0 if axes is left else 0.0)
+            axes.grid(axis="y")
+        right.axhline(0, color=PALETTE["ink"], linewidth=0.8)
+    left.set(xlabel="answers that flip, by layer", ylim=(0, 1.06))
+    left.yaxis.set_major_formatter(PercentFormatter(1))
+    left.set_yticks(np.linspace(0, 1, 3))
+    right.set_xlabel(f"{difference}, by layer")
+    right.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     return described(figure, "By layer. Flips: " + " ".join(map(_best, flips)))
 
 
@@ -50,11 +51,12 @@ def separation(
     line, clouds = halves
     axes = line.subplots()
     layers = np.arange(len(silhouette))
-    axes.plot(layers, silhouette, color=PALETTE["gaze"], marker="o", markersize=3.5, linewidth=1.4)
-    shown = [layer for layer in points if layer < len(silhouette)]
-    axes.plot(shown, silhouette[shown], "o", markersize=9, color=PALETTE["chosen"], mfc="none", clip_on=False)
+    drawn = [layer in points for layer in layers]
+    axes.bar(layers, silhouette, color=np.where(drawn, PALETTE["chosen"], PALETTE["gaze"]), alpha=0.82)
+    tell_blank(axes, silhouette)
+    axes.axhline(0, color=PALETTE["ink"], linewidth=0.8)
     axes.set(
-        xlabel="layer (ringed: drawn below)", ylabel="silhouette", ylim=(min(0.0, _least(silhouette)) - 0.03, 1.03)
+        xlabel="layer (orange: drawn below)", ylabel="silhouette", ylim=(min(0.0, _least(silhouette) - 0.03), 1.03)
     )
     axes.xaxis.set_major_locator(MaxNLocator(16, integer=True, min_n_ticks=1))
     axes.grid(axis="y")
@@ -76,6 +78,7 @@ def spread(values: Float[np.ndarray, " case"], marked: Mapping[str, Number], lab
     figure, axes = canvas(2.6)
     finite = values[np.isfinite(values)]
     axes.hist(finite, np.linspace(0, 1, 41).tolist(), color=PALETTE["quiet"], alpha=0.55)
+    tell_blank(axes, finite)
     top = axes.get_ylim()[1]
     for place, (name, value) in enumerate(marked.items()):
         axes.axvline(value, color=PALETTE["chosen" if place else "gaze"], linewidth=1.6)

@@ -17,7 +17,11 @@ from gaze.report.plots import HOUSE, described
 from gaze.report.style import PALETTE, WIDTH, Number
 
 Box = tuple[Number, Number, Number, Number]
-LINE = 44
+LINE = 40
+SIGNS = 78
+"""Signs that fit side by side on the width of the page."""
+LINE_HEIGHT = 0.16
+"""In inches."""
 
 
 @rc_context(HOUSE)
@@ -28,7 +32,7 @@ def boxes(
     answers = [f"{number}  {'✓' if hit else '✗'}  {said(text)}" for number, (text, hit) in enumerate(steered, 1)]
     lines = [textwrap.fill(answer, LINE, subsequent_indent="       ") for answer in answers]
     height = max(2.4, 0.19 * (sum(line.count("\n") + 1 for line in lines) + 0.5 * len(lines) + 5))
-    figure = Figure(figsize=(1.35 * WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(image.convert("RGB"))
     for axes in (left, right):
@@ -46,21 +50,39 @@ def boxes(
 
 
 @rc_context(HOUSE)
-def strip(image: Image.Image, question: str, unsteered: str, steered: Sequence[tuple[str, bool]]) -> Figure:
-    """A strip of panels of equal width, and under each panel the answer when steered to it, right or wrong."""
-    figure = Figure(figsize=(1.5 * WIDTH, 1.5 * WIDTH * image.height / image.width + 1.6), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(image)
+def strip(
+    image: Image.Image,
+    question: str,
+    unsteered: str,
+    steered: Sequence[tuple[str, bool]],
+    widths: Sequence[Number] = (),
+) -> Figure:
+    """A strip of panels, and under each the answer when steered to it, right or wrong.
+
+    Args:
+      widths: of the panels; alike if none are given.
+    """
+    ends = np.cumsum([0, *(widths or [1] * len(steered))])
+    ends = ends / ends[-1]
+    room = [max(6, int(SIGNS * share)) for share in np.diff(ends)]
+    answers = [textwrap.fill(said(text), signs) for (text, _), signs in zip(steered, room, strict=True)]
+    asked = "\n".join(
+        textwrap.fill(words, SIGNS) for words in (f"Asked: “{said(question)}”", f"Left alone: {said(unsteered)}")
+    )
+    above = LINE_HEIGHT * (asked.count("\n") + 1.5)
+    below = LINE_HEIGHT * (max(answer.count("\n") for answer in answers) + 2.5)
+    drawn = WIDTH * image.height / image.width
+    height = above + drawn + below
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0, below / height, 1, drawn / height))
+    axes.imshow(image.convert("RGB"), aspect="auto")
     axes.set_axis_off()
-    axes.set_title(f"“{question}”  Left alone, the model says: {unsteered}", fontsize=10, loc="left")
-    width = image.width / len(steered)
-    for panel, (text, hit) in enumerate(steered):
-        place = ((panel + 0.5) * width, image.height * 1.08)
-        colour = PALETTE["gaze" if hit else "chosen"]
-        axes.text(*place, "✓" if hit else "✗", ha="center", va="top", fontsize=13, color=colour)
-        wrapped = textwrap.fill(text, 14)
-        axes.text(place[0], image.height * 1.3, wrapped, ha="center", va="top", fontsize=9.5, color=colour)
-    axes.set_ylim(image.height * 1.75, 0)
+    figure.text(0, 1, asked, ha="left", va="top", fontsize=8.5)
+    for left, right, answer, (_, hit) in zip(ends[:-1], ends[1:], answers, steered, strict=True):
+        words, colour = f"{'✓' if hit else '✗'}\n{answer}", PALETTE["gaze" if hit else "chosen"]
+        figure.text(
+            (left + right) / 2, (below - 0.05) / height, words, ha="center", va="top", fontsize=7.5, color=colour
+        )
     told = "; ".join(f"{panel}: {text}" for panel, (text, _) in enumerate(steered, start=1))
     return described(figure, f"A strip of {len(steered)} panels. Unsteered: {unsteered} Steered to {told}")
 
@@ -91,5 +113,5 @@ def _box(axes: Axes, number: int, box: Box) -> None:
 
 def _write(axes: Axes, place: float, words: str, colour: str, height: float) -> float:
     """Writes at a height of the axes; returns how much of it that took."""
-    axes.text(0, place, words, ha="left", va="top", color=colour, fontsize=9, transform=axes.transAxes)
+    axes.text(0, place, words, ha="left", va="top", color=colour, fontsize=8, transform=axes.transAxes)
     return float(np.divide(0.19 * (words.count("\n") + 1.5), height))

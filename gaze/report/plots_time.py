@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from gaze.report.plots import HOUSE, described, highest, legend, write_in
-from gaze.report.style import HEAT, PALETTE, WIDTH, canvas, colour_bar, heatmap
+from gaze.report.style import HEAT, PALETTE, WIDTH, canvas, colour_bar, heatmap, tell_blank
 
 Mass = Float[np.ndarray, "step panel"]
 
@@ -43,6 +43,7 @@ def staircase(stairs: Sequence[Stairs], step: str = "generated token", label: st
         for edge in range(1, one.mass.shape[1]):
             axes.axhline(edge - 0.5, color="white", linewidth=0.6)
         axes.set_title(one.title, fontsize=9, loc="left")
+        tell_blank(axes, one.mass, top)
         _panels(axes, one.mass.shape[1])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         if one.told is not None:
@@ -75,6 +76,7 @@ def trajectories(
                 axes.fill_between(steps, 0, mass[:, panel], color=colour, alpha=0.16, linewidth=0)
         for begin, end in _spans(schedule, panel):
             axes.axvspan(begin - 0.5, end + 0.5, ymax=0.09, color=PALETTE["chosen"], linewidth=0)
+        tell_blank(axes, np.concatenate([mass[:, panel] for mass in lines.values()]))
         axes.set_ylabel(panel + 1, rotation=0, ha="right", va="center")
         axes.set_yticks([])
     grid.flat[-1].set_ylim(0, 1.05 * highest(*lines.values()))
@@ -131,6 +133,7 @@ def switch_latency(
             note += f", median {np.median(turned):.3g}"
             axes.axvline(np.median(turned), color=PALETTE["chosen"], linewidth=1.2, linestyle=":")
         axes.set_title(note, fontsize=9, loc="left")
+        tell_blank(axes, turned, words="no switch was followed")
         axes.set_ylabel("switches")
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=1))
         axes.set_xlim(0, segment)

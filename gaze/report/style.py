@@ -3,11 +3,12 @@
 Every figure is an object of its own: nothing touches pyplot or any state shared with a caller's plots.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -20,6 +21,7 @@ from matplotlib.ticker import PercentFormatter
 
 Head = tuple[int, int]
 Number = float | int
+Numbers = Sequence[Number] | Shaped[np.ndarray, "..."]
 
 PALETTE = {"ink": "#1f2a37", "quiet": "#6b7480", "line": "#d5dae0", "gaze": "#0b64ad", "chosen": "#d95f02"}
 """Told apart by people with any common colour blindness, and in grey print."""
@@ -41,6 +43,8 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "gaze",
 }
 WIDTH = 6.0
+FAINT = 0.02
+"""The share of a scale below which a shade or a bar cannot be seen."""
 DOTS_PER_INCH = 160
 
 
@@ -67,11 +71,29 @@ def heatmap(
     image = axes.imshow(values, cmap=HEAT, vmin=0, vmax=float(vmax), aspect=aspect, interpolation="nearest")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    tell_blank(axes, values)
     if values.size <= 1200:
         for position, draw in zip(values.shape, (axes.axhline, axes.axvline), strict=True):
             for edge in range(1, position):
                 draw(edge - 0.5, color="white", linewidth=0.6)
     return image
+
+
+def tell_blank(
+    axes: Axes, values: Numbers, scale: Number | np.floating = 0.0, words: str = "nothing was measured"
+) -> None:
+    """Says in the middle of a plot why nothing is to be seen: no value is a number, or all are too small for its scale."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    highest = float(np.max(np.abs(known), initial=0.0))
+    if known.size and highest > FAINT * scale:
+        return
+    if known.size:
+        words = "zero everywhere" if not highest else "below 0.001" if highest < 0.001 else f"at most {highest:.2g}"
+    if not known.size or scale:
+        axes.text(
+            0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=PALETTE["quiet"]
+        )
 
 
 def outline(row: int, column: int, width: float, size: int = 1) -> Rectangle:

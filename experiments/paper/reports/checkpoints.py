@@ -6,7 +6,7 @@ from typing import TypedDict
 import numpy as np
 
 from experiments.paper.reports.discovery import CurveRow, StabilityRow
-from experiments.run.formatting import COUNTING, ON_TARGET, drawn, percent, rules, share, source
+from experiments.run.formatting import COUNTING, ON_TARGET, drawn, made_with, percent, rules, share
 from experiments.run.summaries import ConditionRow, Share, UnsteeredRow
 from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 from gaze.report.plots import Measure, Role
@@ -73,11 +73,12 @@ class CheckpointResults(TypedDict):
 
 
 STORY = (
-    "Other models, the same questions: do they have heads that look where the question says, how deep in the model do "
-    "these lie, "
-    "how many does it take to turn its gaze, and does turning it turn the answer? A model that was never trained must "
-    "come out "
-    "without any."
+    "Other models are asked the same questions. Do they have heads that look where the question says? How deep in the model are "
+    "they, how many does it take to steer, and does the answer follow?"
+)
+COULD_FAIL = (
+    "A method that finds gaze heads everywhere finds nothing. So models that cannot have any are tried, too: one that was never "
+    "trained, or one whose queries were scrambled."
 )
 
 
@@ -120,7 +121,14 @@ def chapter(results: CheckpointResults, number: int, name: str, title: str) -> C
             ),
         ],
         caveats=_caveats(results),
+        could_fail=COULD_FAIL,
+        conclusion=_conclusion(found),
     )
+
+
+def _conclusion(found: Mapping[str, CheckpointRow]) -> str:
+    said = {True: "gaze heads", False: "none", None: "cannot be told"}
+    return "; ".join(f"{name}: {said[one['verdict']['has_gaze_heads']]}" for name, one in found.items()) + "."
 
 
 def _drawn(name: str, one: CheckpointRow) -> ComparedCheckpoint:
@@ -157,13 +165,13 @@ def _table(found: Mapping[str, CheckpointRow]) -> Table:
                 *(share(counted) for _, counted in rules(gaze)),
                 *(drawn(counted["against"]) for _, counted in rules(random)),
                 *(share(counted) for _, counted in rules(everything)),
-                source(gaze),
             ]
         )
     names = ("checkpoint", "gaze heads?", "heads", "best", "best score", "its lift, held out", "halves agree")
     heads = ("steered", "random, over draws", "all heads")
     steering = (f"{one}, {rule}" for one in heads for rule in ON_TARGET[::2])
-    return Table("The checkpoints", (*names, *steering, "made with"), rows, COUNTING)
+    sources = [made_with(one["conditions"]["gaze"]) for one in found.values()]
+    return Table("The checkpoints", (*names, *steering), rows, COUNTING, sources)
 
 
 def _criteria(found: Mapping[str, CheckpointRow]) -> Table:
@@ -178,12 +186,10 @@ def _criteria(found: Mapping[str, CheckpointRow]) -> Table:
 def _caveats(results: CheckpointResults) -> list[str]:
     found, said = results["checkpoints"], []
     if results["judge"] == "likelihood":
-        said.append(
-            "Each checkpoint judges its own answers: accuracies of a model that cannot judge are not to be trusted."
-        )
+        said.append("Each checkpoint judges its own answers: do not trust the accuracy of a model that cannot judge.")
     said += [
-        f"{name}: halves of the strips agree on heads that do not look where they are asked to; stability alone proves "
-        "nothing."
+        f"{name}: halves of the strips agree on the best heads, but these do not look at the panel asked about. Agreement "
+        "alone proves nothing."
         for name, one in found.items()
         if one["verdict"]["has_gaze_heads"] is False
         and any(row["about"] == "stability" and row["passed"] for row in one["verdict"]["criteria"])

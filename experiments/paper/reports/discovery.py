@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 from jaxtyping import Float
 
-from experiments.run.formatting import line, percent
+from experiments.run.formatting import line, percent, plural
 from experiments.run.summaries import Measured, Provenance
 from gaze.discovery.scores import Scores
 from gaze.discovery.verdict import too_few_panels
@@ -16,9 +16,23 @@ from gaze.report import plots_heads
 from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 from gaze.report.plots import sweep
 
+RANKINGS = {
+    "gaze": "gaze heads",
+    "image": "Image Heads",
+    "localization-index": "Localization Heads, elbow by index",
+    "localization-value": "Localization Heads, elbow by value",
+}
+"""The rankings of heads, as people call what they rank first."""
+LEVEL = 0.05
+"""The p value below which chance is no explanation."""
 STORY = (
     "Each question about a comic asks for one of its panels: the first, the second, and so on. A gaze head is an attention "
-    "head that looks at the panel that was asked about, from the last word before the answer. Nothing is changed in the model."
+    "head that, just before the model answers, looks at the panel that was asked about. Nothing in the model is changed."
+)
+COULD_FAIL = (
+    "A head may look at the same panel whatever is asked, or spread its attention evenly. Its score is then as high with the "
+    "wrong question. So all scores are computed again with the questions shuffled: without a head above these, there would be "
+    "no gaze heads."
 )
 
 
@@ -116,6 +130,18 @@ def chapter(
             *([f"{len(results['skipped'])} comics could not be read and were replaced."] * bool(results["skipped"])),
             *_panels(attention.shape[-1]),
         ],
+        could_fail=COULD_FAIL,
+        conclusion=_conclusion(results, attention.shape[-1]),
+    )
+
+
+def _conclusion(results: DiscoveryResults, panels: int) -> str:
+    null, best = results["nulls"]["relabelled questions"], results["top"][0]
+    if null["p_any"] >= LEVEL:
+        return "No head looks at the panel asked about more than chance explains."
+    return (
+        f"Some heads look at the panel that the question names: the best puts {best['gaze']:.0%} of its attention there, where "
+        f"an even look at {NUMBER_WORDS[panels - 1]} panels gives {1 / panels:.0%} at most."
     )
 
 
@@ -142,7 +168,7 @@ def _findings(results: DiscoveryResults, chosen: Sequence[tuple[int, int]]) -> l
         f"The best head is L{best['layer']}H{best['head']}: {best['gaze']:.3f} of its attention is on the panel asked "
         "about "
         f"({low:.3f} to {high:.3f} over {results['strips']} strips).",
-        f"{len(chosen)} heads are steered from here on, {names}, "
+        f"{plural(len(chosen), 'head')} will be steered from here on, {names}, "
         + ("chosen on strips of their own." if results["curve"] else "as given."),
         f"Their mean score is {raw['real']:.3f}, under shuffled questions {raw['null']:.3f}. That any head of this "
         "model is "
@@ -176,13 +202,13 @@ def _plots(
         Plot(
             "null",
             plots_heads.score_distribution(scores, null),
-            "Scores beside those under shuffled questions, where a head keeps its love of a panel and loses the question.",
+            "Scores beside those with shuffled questions, where a head that prefers one panel scores as before.",
         ),
     ]
     if curve := results["curve"]:
         heads, blind = line("gaze heads", "gaze", [row["k"] for row in curve], curve), 1 / attention.shape[-1]
         figure = sweep([heads], "number of heads steered", {"blind pick": blind}, {"chosen": len(chosen)})
-        found.append(Plot("choice", figure, "How many heads: chosen on strips that serve nothing else."))
+        found.append(Plot("choice", figure, "How many heads to steer, chosen on strips that serve nothing else."))
     return found
 
 
@@ -224,10 +250,10 @@ def _tables(results: DiscoveryResults, count: int) -> list[Table]:
     return [
         Table(
             "The best heads",
-            ("head", "gaze", "selectivity", "lift", "routing", "95 % of gaze", "at the place", "at the content"),
+            ("head", "gaze", "selectivity", "lift", "routing", "95% of gaze", "at the place", "at the content"),
             heads,
-            "The last two: the panels were put in another order; mass on the place asked about, and on what used to "
-            "stand there.",
+            "The last two columns: the panels were put in another order; attention on the place asked about, and on the picture "
+            "that used to be there.",
         ),
         Table(
             f"Four scores, each with its own best {count} heads",
@@ -240,11 +266,11 @@ def _tables(results: DiscoveryResults, count: int) -> list[Table]:
             nulls,
         ),
         Table(
-            "Heads that others look for",
+            "Heads known from other papers",
             ("ranking", "shared with gaze"),
-            [[name, f"{shared} of {count}"] for name, shared in results["baselines"].items()],
-            "Image Heads (MaskCD), and Localization Heads with the elbow read as in its code (index) and as in its "
-            "paper (value).",
+            [[RANKINGS[name], f"{shared} of {count}"] for name, shared in results["baselines"].items()],
+            "Image Heads are those of MaskCD. The elbow that selects Localization Heads is read as in their code (index) and as "
+            "in their paper (value).",
         ),
     ]
 

@@ -21,11 +21,13 @@ from gaze.report.plots import Line, Measure, Role, columns, conditions
 from gaze.report.plots_time import grid, switch_latency
 
 STORY = (
-    "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows "
-    "nothing of. If "
-    "they decide what is told, the text jumps with them. How often it does, and how soon, is held against what random "
-    "heads, "
-    "all heads and the model left alone make of the same schedules."
+    "While the model writes a narration, its gaze heads are moved from panel to panel, in an order that it knows nothing of. If "
+    "they decide what is told, the text follows them. How often it does, and how soon, is compared with what random heads, all "
+    "heads and the unsteered model make of the same orders."
+)
+COULD_FAIL = (
+    "A model that narrates from left to right, as it would anyway, follows some orders by luck. So no panel is ever scheduled in "
+    "its own place, and the unsteered narration is scored against the same schedules."
 )
 
 
@@ -42,7 +44,22 @@ def report(results: DynamicResults, number: int, name: str, title: str) -> Chapt
         tables=tables(results),
         compared=_compared(found),
         caveats=_caveats(results),
+        could_fail=COULD_FAIL,
+        conclusion=_conclusion(results),
     )
+
+
+def _conclusion(results: DynamicResults) -> str:
+    gaze, alone = (results["conditions"][name]["readings"]["segment"] for name in ("gaze, first token", "unsteered"))
+    random, moved = results["drawn"]["random, first token"]["readings"]["segment"], results["moved"]
+    between = (
+        f"When the gaze heads move from panel to panel, {percent(gaze['accuracy'])} of the segments describe their panel, "
+        f"against {percent(random['mean']['value'])} with random heads and {percent(alone['accuracy'])} without steering"
+    )
+    if moved is None:
+        return f"{between}."
+    within = percent(moved["gaze"]["words_new"]["accuracy"])
+    return f"{between}; when they move in mid-sentence, {within} of the words that follow are the new panel's."
 
 
 def _findings(results: DynamicResults) -> list[str]:
@@ -119,7 +136,7 @@ def _plots(results: DynamicResults) -> list[Plot]:
             "conditions",
             conditions(_measures(results, [*gaze]), chance, what),
             "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single draws of "
-            "random heads; bars are 95 % intervals over strips.",
+            "random heads; bars are 95% intervals over strips.",
         ),
         Plot(
             "schedule",
@@ -197,12 +214,11 @@ def _caveats(results: DynamicResults) -> list[str]:
     turned = found["unsteered"]["latency"]["turned"]
     panels = len(strict["per_segment"])
     return [
-        "No panel is ever scheduled in its own place. So a text that goes through the strip from left to right meets "
-        "no segment, "
-        f"and its ρ is {-1 / (panels - 1):.2f} on average: heads that do nothing are there, not at a blind pick.",
+        "No panel is ever scheduled in its own place. So a text that goes through the strip from left to right follows no "
+        f"segment, and its ρ is {-1 / (panels - 1):.2f} on average. Heads that do nothing end up there, below a blind pick.",
         f"The worst segment of the gaze heads, first token steered too, is segment {worst['segment']}: {share(worst)}.",
         f"With all heads steered, {junk} of {strict['n']} segments are junk.",
-        f"The unsteered text would count as turning in {share(turned)} of switches: so much is chance.",
+        f"The unsteered text would count as turning in {share(turned)} of switches; that much is chance.",
         f"Segments have {results['segment']} tokens. Where that is a sentence, a schedule that comes a token late cuts "
         "into the "
         "next one, whose first word is still the old panel's; where segments hold several sentences, it costs little.",

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.paper.schedule_adherence import READINGS, Adherence, DrawnReading
 from experiments.run.formatting import drawn as drawn_share
-from experiments.run.formatting import share, source
+from experiments.run.formatting import made_with, share
 from experiments.run.summaries import CorrelationRow, OutcomeCounts, Provenance, Share
 from gaze.report.html import Cell, Table
 
@@ -99,14 +99,6 @@ def tables(results: DynamicResults) -> list[Table]:
         ),
         _by_place(found, "segment", "Per segment"),
         _by_place(found, "panel", "Per scheduled panel"),
-        Table(
-            "Made with",
-            ("condition", "made with"),
-            [
-                *([title_of(name), source(one)] for name, one in found.items()),
-                *([title_of(name), source(one)] for name, one in drawn.items()),
-            ],
-        ),
     ]
 
 
@@ -122,6 +114,7 @@ def _followed(found: Mapping[str, ScheduledCondition], drawn: Mapping[str, Drawn
         "; ".join(f"{reading}: {READINGS[reading]}" for reading in readings)
         + ". ρ: Spearman correlation with the schedule, mean over strips in which at least three segments describe a panel. "
         f"Of draws: mean and range. {COUNTING}",
+        [*map(made_with, found.values()), *map(made_with, drawn.values())],
     )
 
 

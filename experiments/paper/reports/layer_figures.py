@@ -19,6 +19,7 @@ from experiments.paper.layer_steering.results import (
     effects_of,
 )
 from experiments.run.formatting import percent
+from gaze.prompts import fill
 from gaze.report import plots as drawing
 from gaze.report import plots_layers
 from gaze.report.html import Plot, Table
@@ -50,7 +51,9 @@ def plots(results: LayerResults, points: Points, first: Points) -> list[Plot]:
     ]
     shown = []
     if six["reverse"]:
-        words = "Directions added after one layer at a time to plain questions about all panels; 95 % intervals over strips."
+        words = (
+            "Directions added after one layer at a time to plain questions about all panels; 95% intervals over strips."
+        )
         shown.append(Plot("effect", layer_effect(by_direction), words, "layer steering by layer"))
         words = "The directions per place, by the number of panels."
         shown.append(Plot("panels", layer_effect(by_count), words, "3, 4 and 6 panels"))
@@ -109,7 +112,8 @@ def narration(found: NarrationResults) -> Plot:
         Line("begin with the first panel", "random", places, [row["first_first"] for row in rows]),
     ]
     words = "Which panel a free narration begins with, by what is asked and what is added at every step."
-    return Plot("narration", drawing.rows(names, lines, label="narrations"), words, "free narration")
+    figure = drawing.rows([case_name(name) for name in names], lines, label="narrations")
+    return Plot("narration", figure, words, "free narration")
 
 
 def tables(results: LayerResults) -> list[Table]:
@@ -127,36 +131,35 @@ def tables(results: LayerResults) -> list[Table]:
     return [
         Table(
             "Every direction after every layer",
-            ("panels", "added", "layer", "flip", "95 % interval", "stay", "neither", "logit", "95 % interval", "answers"),
+            ("panels", "added", "layer", "flip", "95% interval", "stay", "neither", "logit", "95% interval", "answers"),
             effects,
             "Known: the direction of whole strips. Back: subtracted from reversed questions. Logit: of the letter led to "
             "minus that of the letter asked for.",
         ),
         Table(
             "By the place asked about",
-            ("panels", "added", "place", "flip", "95 % interval", "answers"),
+            ("panels", "added", "place", "flip", "95% interval", "answers"),
             places,
             f"After layers {results['chosen']['reverse']} (reverse) and {results['chosen']['places']} (places).",
         ),
         Table(
             "Other orders",
-            ("order", "right alone", "answers", "flip", "95 % interval", "stay", "neither", "flip, per place"),
+            ("order", "right alone", "answers", "flip", "95% interval", "stay", "neither", "flip, per place"),
             [other_order(row) for row in results["orders"]],
         ),
         Table(
             "Other wordings",
-            ("question", "right, plain", "right, reversed", "answers", "flip", "95 % interval", "flip, per place"),
+            ("question", "right, plain", "right, reversed", "answers", "flip", "95% interval", "flip, per place"),
             [wording(row) for row in results["wordings"]],
         ),
         Table(
             "Free narration",
             (
-                "condition", "correlation", "95 % interval", "with an order", "begin with last", "begin with first",
+                "condition", "correlation", "95% interval", "with an order", "begin with last", "begin with first",
                 "all in reverse", "sentences", "about no panel",
             ),
-            [told(name, row) for name, row in results["narration"]["conditions"].items()],
-            "Rank correlation of the panels told with their order from left to right; it takes three panels to have an "
-            "order.",
+            [told(case_name(name), row) for name, row in results["narration"]["conditions"].items()],
+            "Correlation: rank correlation of the panels told with their order from left to right; an order takes three panels.",
         ),
     ]  # fmt: skip
 
@@ -179,7 +182,7 @@ def other_order(row: OrderRow) -> Cells:
 
 def wording(row: WordingRow) -> Cells:
     alone = (share(row["asked"]["normal"]), share(row["asked"]["reverse"]), row.get("answers", 0))
-    return (row["question"], *alone, maybe(row.get("flip")), bounds(row.get("interval")), maybe(row["places"]))
+    return (fill(row["question"], 0), *alone, maybe(row.get("flip")), bounds(row.get("interval")), maybe(row["places"]))
 
 
 def told(name: str, row: TellingRow) -> Cells:
@@ -187,6 +190,18 @@ def told(name: str, row: TellingRow) -> Cells:
     shares = [percent(one) for one in (row["last_first"], row["first_first"], row["backwards"])]
     lost = (f"{row['sentences']:.1f}", percent(row["lost"]))
     return (name, rho(row), ends, f"{row['defined']} of {row['narrations']}", *shares, *lost)
+
+
+def case_name(name: str) -> str:
+    """Returns what a narration is called for people: how it was asked for, and which direction was added where."""
+    direction, _, place = name.partition(", ")
+    asked = {"normal": "asked plainly", "reverse": "asked in reverse"}
+    where = {
+        "paper band": "added at the paper's depth",
+        "best band": "added at its best layers",
+        "back": "taken away, asked in reverse",
+    }
+    return asked.get(name) or (f"direction of the {direction}, {where[place]}" if place else f"{direction}, added")
 
 
 def randoms(cases: Mapping[str, TellingRow]) -> list[TellingRow]:

@@ -35,9 +35,13 @@ BROKEN = 0.1
 
 STORY = (
     "Every panel wears a letter, and the model is asked for the letter of one of them, plainly or with “Read the comic in "
-    "reverse” in front. The difference that these words make to the model's state just before it answers is a direction. Added "
-    "to the state of a plain question, after one layer at a time, it shows where in the model the panel is chosen: where the "
-    "answer becomes the letter that reading in reverse would give, the letter had not been read off the picture before."
+    "reverse” in front. These words change the model's state just before it answers; the difference is a direction. It is added "
+    "to the state of a plain question, after one layer at a time. If the answer becomes the letter that reading in reverse would "
+    "give, the model had not yet read the letter off the picture at that layer."
+)
+COULD_FAIL = (
+    "Any push may disturb an answer. So random directions of the same length are added after the same layers. If these flipped "
+    "as many answers, the direction would have nothing to do with the order."
 )
 PAPER = {"6": "97%", "4": "93%", "3": "90%"}
 
@@ -62,6 +66,19 @@ def chapter(number: int, name: str, title: str, results: LayerResults, points: P
         tables=tables(results),
         compared=compared(results),
         caveats=caveats(results),
+        could_fail=COULD_FAIL,
+        conclusion=conclusion(full, results["chosen"]),
+    )
+
+
+def conclusion(six: LetterResults, layers: Mapping[str, int]) -> str:
+    """Returns the one sentence that matters."""
+    if not six["reverse"]:
+        return "The model answers no question correctly both ways, so there is no order to change."
+    row, place = six["reverse"][layers["reverse"]], six["places"][layers["places"]]
+    return (
+        f"A direction for each place asked about, added after layer {place['layer']}, turns {percent(place['flip'])} of the "
+        f"answers into those of reading in reverse; the paper's single direction for all places turns {percent(row['flip'])}."
     )
 
 
@@ -83,7 +100,7 @@ def asked(six: LetterResults, strips: int, panels: int) -> str:
     )
     return (
         f"Left alone, on {strips} strips of {NUMBER_WORDS[panels - 1]} panels, the model answers {share(right['normal'])} of "
-        f"the plain questions rightly, {share(right['reverse'])} of the reversed ones{other}. In {six['pairs']} of "
+        f"the plain questions correctly, {share(right['reverse'])} of the reversed ones{other}. In {six['pairs']} of "
         f"{six['possible']} pairs both the plain and the reversed answer are right; only these count, and "
         f"{six['discovery_pairs']} such pairs about other strips make the direction."
     )
@@ -96,11 +113,11 @@ def flips(six: LetterResults, layers: Mapping[str, int], gaze: Sequence[int]) ->
     best = max(one["flip"] for one in six["reverse"])
     other = max((one["flip"] for one in six.get("other", [])), default=None)
     return [
-        f"One direction for all places: after layer {row['layer']}, chosen on other strips, it flips {flipped(row)} of the "
-        f"answers to the letter that reading in reverse gives; {percent(row['stay'])} stay, {percent(row['neither'])} become "
-        f"something else. The most that any layer gives is {percent(best)}. {drawn(six, 'random', row)}"
+        f"One direction for all places, added after layer {row['layer']}, which was chosen on other strips, flips {flipped(row)} "
+        f"of the answers to the letter that reading in reverse gives; {percent(row['stay'])} stay, {percent(row['neither'])} "
+        f"become something else. The best layer gives {percent(best)}. {drawn(six, 'random', row)}"
         + ("" if other is None else f" The direction of another order gives at most {percent(other)}."),
-        f"A direction for each place that is asked about: after layer {place['layer']}, {flipped(place)} flip; "
+        f"With a direction for each place asked about, added after layer {place['layer']}, {flipped(place)} flip; "
         f"{percent(place['stay'])} stay, {percent(place['neither'])} become something else. {drawn(six, 'random places', place)}",
         f"By layer, the directions per place flip {', '.join(percent(one['flip']) for one in six['places'])}; the "
         f"gaze heads lie in {'layer' if len(gaze) == 1 else 'layers'} {listed(gaze)}.",
@@ -131,7 +148,9 @@ def transfer(results: LayerResults) -> str:
     words = [row for row in results["wordings"] if "flip" in row]
     one = ", ".join(percent(row["flip"]) for row in words)
     place = ", ".join(percent(row["places"]) for row in words if row["places"] is not None)
-    few_panels = f"After the same layers flip {'; '.join(parts)}." if parts else "Fewer panels give no pairs."
+    few_panels = (
+        f"After the same layers, answers flip on strips {'; '.join(parts)}." if parts else "Fewer panels give no pairs."
+    )
     return few_panels + (
         f" In other wordings, the one direction flips {one}, those per place {place}." if words else ""
     )
@@ -232,7 +251,7 @@ def caveats(results: LayerResults) -> list[str]:
         "are greedy, where the paper takes three seeds."
     ]
     if not six["reverse"]:
-        said.append("No question is answered rightly both ways, so there is nothing to flip.")
+        said.append("No question is answered correctly both ways, so there is nothing to flip.")
     elif six["reverse"][layers["reverse"]]["flip"] < six["places"][layers["places"]]["flip"] / 2:
         said.append(
             "One direction for all places hardly comes out here. In a model whose state names the panel, and not the way of "

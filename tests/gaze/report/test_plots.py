@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from gaze.report.plots import Line, Measure, columns, conditions, highest, rows, sweep
 from gaze.report.plots_compare import ComparedCheckpoint, checkpoints, picks
 from gaze.report.plots_heads import depth_profile, score_distribution, score_map
 from gaze.report.plots_layers import layer_effect, separation, spread
-from gaze.report.plots_pictures import boxes, said
+from gaze.report.plots_pictures import boxes, said, strip
 from gaze.report.plots_time import Stairs, grid, staircase, switch_latency, trajectories
 
 PANELS = 6
@@ -59,6 +60,7 @@ def plausible():
         "separation": separation(rng.random(5), points, np.arange(12) % 2 == 0),
         "spread": spread(rng.random(50), {"reverse": 0.94, "best other": 0.6}, "share", "orders"),
         "boxes": boxes(photo, [(1, 2, 20, 20), (5, 5, 40, 30)], "What?", "A cup.", [(HOSTILE, True), ("", False)]),
+        "strip": strip(photo, "What? " * 60, "A cup.", [(HOSTILE, True), ("word " * 40, False)], (10, 30)),
         "staircase": staircase(
             [Stairs("gaze", mass, told), Stairs("control", mass / 9), Stairs(HOSTILE, mass, told - 1)]
         ),
@@ -100,6 +102,8 @@ def degenerate():
         "one class": separation(np.array([0.1, 0.2]), {1: np.zeros((2, 2))}, np.array([True, True])),
         "one case": spread(np.array([0.5]), {}, "share", "orders"),
         "no case": spread(np.array([NAN]), {"reverse": 1.0}, "share", "orders"),
+        "unset strength": sweep([Line("zero", "gaze", [0, 0], [0.1, 0.2])], "strength"),
+        "one panel": strip(Image.new("L", (4, 4)), "", "", [("", False)]),
         "no boxes": boxes(Image.new("L", (4, 4)), [], "", "", []),
         "one token": staircase([Stairs("one", np.zeros((1, 1)), np.array([-1]))]),
         "lost stairs": staircase([Stairs("lost", lost, np.array([0, 1, 1]))]),
@@ -213,3 +217,106 @@ def test_steps_without_numbers_are_no_panel():
     lost[1] = [0.1, 0.8, 0.1]
     lost[3] = [0.1, 0.1, 0.8]
     assert "most on panels 2, 3." in staircase([Stairs("some", lost)]).get_label()
+
+
+BLANK = {
+    "lost scores": "nothing was measured",
+    "lost null": None,
+    "nothing drawn": "nothing was measured",
+    "lost depth": "nothing was measured",
+    "lost points": "nothing was measured",
+    "lost rows": "nothing was measured",
+    "no picks": "nothing was measured",
+    "one checkpoint": "nothing was measured",
+    "lost layers": "nothing was measured",
+    "one cloud": "nothing was measured",
+    "no case": "nothing was measured",
+    "one token": "zero everywhere",
+    "lost stairs": "nothing was measured",
+    "lost steps": "nothing was measured",
+    "no answers": "nothing was measured",
+    "never turned": "no switch was followed",
+    "no switch": "no switch was followed",
+    "one point": None,
+}
+
+
+def words(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+def test_a_blank_figure_says_why_and_no_other_does():
+    figures = degenerate()
+    for name, why in BLANK.items():
+        told = {text for text in words(figures[name]) if text in BLANK.values()}
+        assert told == ({why} if why else set()), name
+
+
+def test_shades_too_faint_to_be_seen_are_told():
+    faint = staircase(
+        [Stairs("gaze", np.eye(3)), Stairs("random", np.full((3, 3), 0.0123)), Stairs("none", np.eye(3) / 1e5)]
+    )
+    assert {"at most 0.012", "below 0.001"} <= set(words(faint))
+
+
+def test_a_column_without_a_bar_says_whether_it_is_zero_or_unknown():
+    assert {"0", "–"} <= set(words(columns(["a", "b", "c"], [Line("gaze", "gaze", range(3), [0.0, NAN, 0.5])])))
+
+
+def test_layers_have_bars_and_nothing_joins_them():
+    lines = [banded("gaze", "gaze", [0.2, 0.9, 0.4]), banded("random", "random", [0.1, 0.1, 0.1])]
+    nothing = Measure("none", "gaze", NAN, NAN, NAN)
+    figures = {
+        "effect": layer_effect(lines, lines).axes,
+        "depth": depth_profile(np.array([[0.1], [0.9], [0.2]]), []).axes[:1],
+        "separation": separation(np.array([0.1, 0.9, 0.2]), {0: np.zeros((2, 2))}, np.array([True, False])).axes[:1],
+        "checkpoints": checkpoints([ComparedCheckpoint("one", [0.1, 0.9, 0.2], 1, 3, nothing, nothing)]).axes[2:],
+    }
+    for name, plots in figures.items():
+        for axes in plots:
+            assert len(axes.patches) == 3, name
+            joined = [line for line in axes.lines if line.get_linestyle() != "None" and len(line.get_xdata()) > 2]
+            assert not joined, name
+
+
+def test_zero_stands_apart_of_a_log_scale_that_begins_at_the_first_value():
+    (axes,) = sweep(
+        [Line("gaze", "gaze", [0, 0.25, 4], [0.1, 0.2, 0.9], [0.0, 0.1, 0.8], [0.2, 0.3, 1.0])], "strength"
+    ).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.25", "4"]
+    assert axes.lines[0].get_xdata().tolist() == [0.25, 4]
+    (without,) = sweep([Line("gaze", "gaze", [0.25, 4], [0.2, 0.9])], "strength").axes
+    assert 0.2 < without.get_xlim()[0] < 0.25
+
+
+def test_counts_below_one_and_zero_have_a_place_on_the_log_axis():
+    (axes, *_) = score_distribution(np.array([[0.9, 0.0]]), np.full((4, 1, 2), 0.2)).axes
+    assert axes.get_yscale() == "symlog"
+    assert axes.get_ylim()[0] == 0
+    assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["0", "1"]
+
+
+def test_lines_of_one_role_are_told_apart():
+    lines = [Line("index", "localization", [1, 2], [0.1, 0.2]), Line("value", "localization", [1, 2], [0.2, 0.3])]
+    one, other = sweep(lines, "heads").axes[0].lines[:2]
+    assert (one.get_markerfacecolor(), one.get_linestyle()) != (other.get_markerfacecolor(), other.get_linestyle())
+    one, other = columns(["a", "b"], [line._replace(x=[0, 1]) for line in lines]).axes[0].containers[0::2]
+    assert one[0].get_hatch() != other[0].get_hatch()
+
+
+def test_no_word_of_a_strip_runs_over_its_edge(drawn):
+    figure = drawn["strip"]
+    figure.draw_without_rendering()
+    page = figure.bbox
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert page.x0 - 1 <= box.x0, text
+        assert box.x1 <= page.x1 + 1, text
+        assert page.y0 - 1 <= box.y0, text
+        assert box.y1 <= page.y1 + 1, text
+
+
+def test_numbers_in_figures_have_minus_signs():
+    said = words(score_map(np.array([[-0.25, 0.5]]), []))
+    assert "−0.25" in said
+    assert "-0.25" not in said
