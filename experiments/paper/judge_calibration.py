@@ -14,7 +14,7 @@ from gaze.judges.judge import agreement, calibrate
 from gaze.report.html import Cell, Chapter, Plot, Table
 from gaze.report.plots_compare import picks
 
-NUMBER, NAME, TITLE = 10, "judge_calibration", "How far can the judges be trusted?"
+NUMBER, NAME, TITLE = 13, "judge_calibration", "How far can the judges be trusted?"
 
 COULD_FAIL = (
     "A judge that prefers one panel, or cannot tell panels apart, makes any steering look good or bad. It would fail when the "

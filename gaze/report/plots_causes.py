@@ -6,8 +6,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from gaze.report.plots import HOUSE, ROLES, Numbers, chance_line, described, legend, share
-from gaze.report.style import WIDTH, Number
+from gaze.report.plots import HOUSE, ROLES, chance_line, described, legend, share
+from gaze.report.style import WIDTH, Number, Numbers
 
 
 @rc_context(HOUSE)

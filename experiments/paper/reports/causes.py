@@ -10,7 +10,7 @@ from experiments.paper.causes.causal_map import STRENGTHS as HEAD_STRENGTHS
 from experiments.paper.causes.claims import NAMES, WHEN, ClaimRow
 from experiments.paper.causes.controls import SETTINGS, STRENGTHS, ControlResults, CutRow, SetsRow
 from experiments.paper.causes.head_sets import DRAWS, RANDOM
-from experiments.run.formatting import COUNTING, ON_TARGET, drawn, measure, on_target, percent, share, source
+from experiments.run.formatting import COUNTING, ON_TARGET, drawn, made_with, measure, on_target, percent, share
 from gaze.report import plots, plots_causes
 from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 from gaze.report.plots import Line, Role
@@ -20,6 +20,10 @@ STORY = (
     "That alone does not make them the cause: any head that is pushed hard may do the same, and a push that breaks the "
     "model makes every comparison easy to win. So each head is pushed alone, each set of heads as hard as suits it best, "
     "and heads are kept from looking. What follows are claims that can fail."
+)
+COULD_FAIL = (
+    "Other heads, each set at its own best strength, may steer as well as the gaze heads; and the model may describe the panel "
+    "asked about without them. Each is a claim of its own in the first table."
 )
 ROLES: dict[str, Role] = {
     "gaze": "gaze",
@@ -49,16 +53,19 @@ class CauseResults(TypedDict):
 
 def chapter(results: CauseResults, number: int, name: str, title: str) -> Chapter:
     """Tells what `e10_causes.sum_up` found."""
+    claims, *findings = _findings(results)
     return Chapter(
         number,
         name,
         title,
         STORY,
-        findings=_findings(results),
+        findings=findings,
         plots=_plots(results),
         tables=_tables(results),
         compared=_compared(results),
         caveats=_caveats(results),
+        could_fail=COULD_FAIL,
+        conclusion=claims,
     )
 
 
@@ -155,11 +162,12 @@ def _tables(results: CauseResults) -> list[Table]:
         Table(
             "Sets of heads",
             ("heads", "compared", "sets", "heads each", "strength", *ON_TARGET, "sets (least to most)", "junk",
-             "attention moved", "from words", "look at the picture", "made with"),
+             "attention moved", "from words", "look at the picture"),
             [_set_cells(row, found["looks"][row["kind"]]) for row in found["steered"]],
             COUNTING + " Attention is that of the prompt's last row, summed over the heads of a set: what the target wins, and "
-            "what of it words and the first token lose. The last number before the source is how much of its attention a head of "
+            "what of it words and the first token lose. The last number is how much of its attention a head of "
             "the set has on the picture when it is left alone.",
+            [made_with(row["found"]) for row in found["steered"]],
         ),
         Table(
             "Heads cut off",
@@ -261,7 +269,6 @@ def _set_cells(row: SetsRow, looks: float) -> list[Cell]:
         row["moved"]["won"],
         row["moved"]["from_text"],
         looks,
-        source(found),
     ]
 
 

@@ -6,8 +6,8 @@ from experiments.paper.steering_study import example
 from experiments.run.run import Run
 from gaze.report.html import Chapter, Cover
 
-ON_COVER = ("e5_static", "e7_sweeps")
-"""The chapters whose conclusions stand on the cover: steering beside its controls, and how that depends on the strength."""
+ON_COVER = ("e5_static", "e7_sweeps", "e10_causes")
+"""The chapters whose conclusions stand on the cover: steering beside its controls, and what became of each claim."""
 
 TESTBED = (
     "The model in this report is the testbed, a small Qwen3-VL that was trained from scratch on drawn comic strips. Its training "
