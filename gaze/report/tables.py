@@ -15,6 +15,7 @@ Cell = str | Number | np.integer | np.floating
 PAGE_SIGNS, SMALL_SIGNS = 86, 128
 """Digits that fit side by side on the page, in the widest of its fonts; small ones."""
 PADDING = 2
+LONG_WORD = 24
 NUMBER_LIKE = re.compile(
     r"[-−+±<>≤≥~×]?\s*\d[\d.,]*(e[−+]\d+)?\s*%?(\s*(to|of|±|–|/|\()\s*[-−+]?[\d.][\d.,]*\s*%?\)?)*|–|"
 )
@@ -29,9 +30,19 @@ class Column:
     numeric: bool
 
     @property
+    def longest(self) -> int:
+        """The signs of the longest piece between spaces."""
+        return max(len(piece) for text in (self.name, *self.cells) for piece in text.split(" "))
+
+    @property
+    def side(self) -> str:
+        """How its cells are set: numbers on the right, and words as long as a path broken anywhere."""
+        return "number" if self.numeric else "long" if self.longest > LONG_WORD else "words"
+
+    @property
     def width(self) -> int:
-        """The signs of the longest piece that no line breaks."""
-        return max(len(piece) for text in (self.name, *self.cells) for piece in text.split(" ")) + PADDING
+        """The signs that it takes at least."""
+        return (min(self.longest, LONG_WORD) if self.side == "long" else self.longest) + PADDING
 
 
 @dataclass(frozen=True)

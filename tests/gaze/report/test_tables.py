@@ -19,6 +19,7 @@ WIDE = {
     "per panel": ([*"ab", *(f"panel {n}" for n in range(1, 7))], [[NAME, "as judged", *[SHARE] * 6]] * 9),
     "twelve panels": (["heads", *(f"panel {n}" for n in range(1, 13))], [[NAME, *[SHARE] * 12]] * 14),
     "many columns": ([f"what was counted {n}" for n in range(20)], [[NAME, *range(1_000_000, 1_000_019)]] * 3),
+    "paths": (["checkpoint", "score"], [["/a/path/to/a/checkpoint" * 20, 0.5]] * 2),
     "prose": (["question", "answer"], [["word " * 60, "word " * 90]] * 4),
     "one row": ([f"column {n}" for n in range(30)], [[SHARE] * 30]),
 }
