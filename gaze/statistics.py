@@ -1,17 +1,17 @@
 """Numbers with their doubt: means with intervals that know that answers about one strip hang together.
 
 All intervals are those of `gaze.intervals`. A single strip says nothing about others: its interval is the whole range
-of what is measured.
+of what is measured. Numbers of several draws of heads have an interval over draws and strips.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, Shaped
+from jaxtyping import Bool, Int, Num, Shaped
 from scipy import stats
 
-from gaze.intervals import DRAWS, ends, resampled
+from gaze.intervals import Labels, Means, numbered, shares, sums, variance
 from qwen3vl_jax.errors import InputError
 
 UNATTRIBUTABLE = -1
@@ -86,33 +86,27 @@ class Correlation:
 
 def average(
     values: Num[np.ndarray, " answer"] | Bool[np.ndarray, " answer"],
-    strip: Int[np.ndarray, " answer"],
-    seed: int,
+    *clusters: Labels,
     whole: tuple[float, float] = (0.0, 1.0),
-    draws: int = DRAWS,
 ) -> Estimate:
-    """Mean over answers, all answers about a strip being drawn together.
+    """Mean over answers of what lies in a range.
 
     Args:
       values: whatever is measured per answer.
+      clusters: the strip of each answer and, if answers come from several draws of heads, its draw.
       whole: the range that it can have, which is the interval of a single strip.
 
-    Raises InputError if there is no answer.
+    Raises InputError if there is no answer or one lies outside of the range.
     """
-    if not values.size:
-        raise InputError("there is no answer to take the mean of")
-    _, number = np.unique(strip, return_inverse=True)
-    sums, answers = np.bincount(number, values), np.bincount(number)
-    times = resampled(len(answers), np.random.default_rng(seed), draws)
-    low, high = ends(times @ sums / (times @ answers)).tolist() if len(answers) > 1 else whole
-    return Estimate(float(values.mean()), low, high, values.size, len(answers))
+    floor, size = whole[0], whole[1] - whole[0]
+    found = shares((values.astype(np.float64) - floor) / size, *clusters)
+    low, high = (floor + size * float(end) for end in found[1:])
+    return Estimate(float(values.mean()), low, high, values.size, len(np.unique(clusters[0])))
 
 
-def accuracy(
-    hit: Bool[np.ndarray, " answer"], strip: Int[np.ndarray, " answer"], seed: int, draws: int = DRAWS
-) -> Estimate:
+def accuracy(hit: Bool[np.ndarray, " answer"], *clusters: Labels) -> Estimate:
     """Share of hits; `average` of answers that are right or wrong. Raises InputError if there is no answer."""
-    return average(hit, strip, seed, draws=draws)
+    return average(hit, *clusters)
 
 
 def difference(
@@ -120,11 +114,8 @@ def difference(
     strip: Int[np.ndarray, " answer"],
     other: Num[np.ndarray, " reply"] | Bool[np.ndarray, " reply"],
     other_strip: Int[np.ndarray, " reply"],
-    seed: int,
-    whole: tuple[float, float] = (-1.0, 1.0),
-    draws: int = DRAWS,
 ) -> Estimate:
-    """Mean of one condition minus that of another on the same strips, which are drawn for both at once.
+    """Share in one condition minus that in another on the same strips.
 
     The conditions may differ in the number of answers about a strip. Raises InputError if they are not about the same
     strips or there is no answer.
@@ -135,36 +126,21 @@ def difference(
         raise InputError(
             f"two conditions can only be compared on the same strips, got {len(names)} and {len(others)} strips"
         )
-
-    times = resampled(len(names), np.random.default_rng(seed), draws)
-    mean = times @ np.bincount(number, values) / (times @ np.bincount(number))
-    other_mean = times @ np.bincount(other_number, other) / (times @ np.bincount(other_number))
-    low, high = ends(mean - other_mean).tolist() if len(names) > 1 else whole
-    return Estimate(float(values.mean() - other.mean()), low, high, values.size + other.size, len(names))
+    return _difference((values, number), (other, other_number))
 
 
 def group_accuracy(
-    hit: Bool[np.ndarray, " answer"],
-    group: Shaped[np.ndarray, " answer"],
-    strip: Int[np.ndarray, " answer"],
-    seed: int,
-    draws: int = DRAWS,
+    hit: Bool[np.ndarray, " answer"], group: Shaped[np.ndarray, " answer"], *clusters: Labels
 ) -> dict[str, Estimate]:
     """`accuracy` for each group of answers (a size class, a schedule, ...), by its name."""
-    return {str(name): accuracy(hit[group == name], strip[group == name], seed, draws) for name in np.unique(group)}
+    return {str(name): accuracy(hit[some], *(one[some] for one in clusters)) for name, some in _groups(group)}
 
 
 def panel_accuracy(
-    hit: Bool[np.ndarray, " answer"],
-    target: Int[np.ndarray, " answer"],
-    strip: Int[np.ndarray, " answer"],
-    seed: int,
-    draws: int = DRAWS,
+    hit: Bool[np.ndarray, " answer"], target: Int[np.ndarray, " answer"], *clusters: Labels
 ) -> dict[int, Estimate]:
     """`accuracy` for each panel that was a target."""
-    return {
-        int(panel): accuracy(hit[target == panel], strip[target == panel], seed, draws) for panel in np.unique(target)
-    }
+    return {int(panel): accuracy(hit[some], *(one[some] for one in clusters)) for panel, some in _groups(target)}
 
 
 def tally(judged: Int[np.ndarray, " answer"], target: Int[np.ndarray, " answer"], panels: int) -> Tally:
@@ -176,39 +152,28 @@ def tally(judged: Int[np.ndarray, " answer"], target: Int[np.ndarray, " answer"]
 
 
 def against_controls(
-    gaze: Bool[np.ndarray, " answer"],
-    controls: Bool[np.ndarray, "draw answer"],
-    strip: Int[np.ndarray, " answer"],
-    seed: int,
-    draws: int = DRAWS,
+    gaze: Bool[np.ndarray, " answer"], controls: Bool[np.ndarray, "draw answer"], strip: Int[np.ndarray, " answer"]
 ) -> Controls:
     """Places the gaze heads among draws of random heads.
 
     Args:
       gaze, controls: hits in the same answers, with gaze heads and with each draw of random heads.
       strip: which strip each answer is about.
-      draws: of the bootstrap, which draws from the draws of heads and from the strips, independently.
 
     Raises InputError if there is no draw or no answer.
     """
     if not controls.size:
         raise InputError("there are no answers with control heads to compare with")
-    _, number = np.unique(strip, return_inverse=True)
-    answers = np.bincount(number)
-    hits = np.stack([np.bincount(number, row) for row in controls])
     each, value = controls.mean(axis=1), float(gaze.mean())
-    none = np.zeros_like(hits[0])
-    mean = _over_draws(hits, none, answers, seed, draws, whole=(0.0, 1.0))
-    ahead = _over_draws(-hits, np.bincount(number, gaze), answers, seed, draws, whole=(-1.0, 1.0))
-    size = (controls.size, len(answers))
+    clusters = np.tile(strip, len(controls)), np.repeat(np.arange(len(controls)), len(strip))
     return Controls(
         accuracies=tuple(each.tolist()),
-        mean=Estimate(float(each.mean()), *mean, *size),
+        mean=accuracy(controls.ravel(), *clusters),
         sd=float(each.std(ddof=1)) if len(each) > 1 else None,
         lowest=float(each.min()),
         highest=float(each.max()),
         gaze=value,
-        advantage=Estimate(value - float(each.mean()), *ahead, *size),
+        advantage=_difference((gaze, strip), (controls.ravel(), *clusters)),
         above_all=bool(value > each.max()),
         p=float(1 + np.sum(each >= value)) / (1 + len(each)),
     )
@@ -227,33 +192,44 @@ def follows(wanted: Int[np.ndarray, " segment"], judged: Int[np.ndarray, " segme
     return spearman(wanted[known], judged[known])
 
 
-def correlation(
-    values: Sequence[float | None], strip: Int[np.ndarray, " sequence"], seed: int, draws: int = DRAWS
-) -> Correlation:
+def correlation(values: Sequence[float | None], strip: Int[np.ndarray, " sequence"]) -> Correlation:
     """Mean of rank correlations, those that are undefined counted and left out."""
     defined = np.array([value is not None for value in values], bool)
     known = np.array([value for value in values if value is not None], float)
     if not known.size:
         return Correlation(None, None, None, 0.0 if len(values) else None, 0, len(values), 0)
-    found = average(known, strip[defined], seed, (-1.0, 1.0), draws)
+    found = average(known.clip(-1, 1), strip[defined], whole=(-1.0, 1.0))
     zero_filled = float(known.sum()) / len(values)
     lost = len(values) - known.size
     return Correlation(found.value, found.low, found.high, zero_filled, known.size, lost, found.strips)
 
 
-def _over_draws(
-    hits: Float[np.ndarray, "draw strip"],
-    extra: Float[np.ndarray, " strip"],
-    answers: Int[np.ndarray, " strip"],
-    seed: int,
-    draws: int,
-    whole: tuple[float, float],
-) -> tuple[float, float]:
-    """Interval of the mean over draws of heads, plus what every draw has in `extra`, per answer."""
-    if min(hits.shape) < 2:
-        return whole
-    rng = np.random.default_rng(seed)
-    heads, strips = (resampled(size, rng, draws) for size in hits.shape)
-    totals = np.einsum("ns,ns->n", heads @ hits / len(hits) + extra, strips)
-    low, high = ends(totals / (strips @ answers)).tolist()
-    return low, high
+def _groups(names: Shaped[np.ndarray, " answer"]) -> Iterator[tuple[np.generic, Bool[np.ndarray, " answer"]]]:
+    return ((name, names == name) for name in np.unique(names))
+
+
+def _difference(one: tuple[np.ndarray, *tuple[Labels, ...]], other: tuple[np.ndarray, *tuple[Labels, ...]]) -> Estimate:
+    """Difference of shares, each with its clusters, strips first, from their intervals (Newcombe 1998, Zou & Donner 2008).
+
+    Where both are near 0 or 1 it is as uncertain as they are: the correlation is known only where both vary.
+    """
+    (first, *clusters), (second, *others) = one, other
+    strips, size = len(np.unique(clusters[0])), first.size + second.size
+    value = float(first.mean() - second.mean())
+    if min(len(np.unique(labels)) for labels in (*clusters, *others)) < 2:
+        return Estimate(value, -1.0, 1.0, size, strips)
+    here, there = shares(first, *clusters), shares(second, *others)
+    parts = [
+        sums((values - values.mean())[:, None], numbered(labels[0])) / values.size
+        for values, labels in ((first, clusters), (second, others))
+    ]
+    together = strips / (strips - 1) * float(np.prod(parts, axis=0).sum())
+    apart = float(np.sqrt(variance(first[:, None], *clusters) * variance(second[:, None], *others))[0])
+    rho = min(max(together / apart, -1.0), 1.0) if apart > 0 else 0.0
+    return Estimate(value, value - _reach(here, there, rho), value + _reach(there, here, rho), size, strips)
+
+
+def _reach(first: Means, second: Means, rho: float) -> float:
+    """How far below the difference its interval begins."""
+    down, up = float(first.value - first.low), float(second.high - second.value)
+    return float(np.sqrt(max(down**2 + up**2 - 2 * rho * down * up, 0.0)))

@@ -144,9 +144,7 @@ def strengths(run: Run) -> Strengths:
     ]
     rows = run.judged(strips, run.generate("strengths", strips, conditions))
     alone = [row for row in run.answers(checkpoints.STEERING) if row["condition"] == "unsteered"]
-    found = [
-        estimated([row for row in rows if row["condition"] == one.name], alone, run.settings.seed) for one in conditions
-    ]
+    found = [estimated([row for row in rows if row["condition"] == one.name], alone) for one in conditions]
     points = [*zip(STRENGTHS, found, strict=True)]
     return {
         "curve": [{"strength": strength, **_short(one)} for strength, one in points],

@@ -160,7 +160,7 @@ def sweep(run: Run, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) 
     ]
     groups = grouped(run.judged(strips, run.generate(name, strips, conditions)), lambda row: row["condition"])
     return [
-        {"name": title, "k": len(heads), **measured(groups[title], groups["unsteered"], run.settings.seed)}
+        {"name": title, "k": len(heads), **measured(groups[title], groups["unsteered"])}
         for title, heads in head_sets.items()
     ]
 
@@ -214,7 +214,7 @@ def sum_up(run: Run) -> DiscoveryResults:
 
 def _top(run: Run, found: dict[str, np.ndarray]) -> list[TopRow]:
     """The best heads: their scores, and whether they look at a place or at what used to be there."""
-    low, high = score_interval(found["gaze"], run.settings.seed)
+    low, high = score_interval(found["gaze"])
     moved = mass(run, "shuffled")
     place, content = position_and_content(moved, shuffles(run, len(moved)))
     return [

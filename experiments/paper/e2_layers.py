@@ -123,7 +123,7 @@ def reworded(run: Run, known: np.ndarray, places: np.ndarray, template: str) -> 
 
 def chosen(run: Run, name: str) -> int:
     """The layer that flips most answers about the selection strips; the middle of the paper's band if none can flip."""
-    found = effects(letters(run, run.settings.panels), [f"selection {name}"], run.settings.seed, purpose="selection")
+    found = effects(letters(run, run.settings.panels), [f"selection {name}"], purpose="selection")
     if not found:
         band = paper_band(run.shape[0])
         return band[len(band) // 2]
@@ -132,20 +132,20 @@ def chosen(run: Run, name: str) -> int:
 
 def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> LetterResults:
     """What the directions do to strips of one number of panels."""
-    arrays, seed = letters(run, panels), run.settings.seed
+    arrays = letters(run, panels)
     draws = {name: [f"{name} {number}" for number in range(run.settings.draws)] for name in ("random", "random places")}
     single = [name for name in ("reverse", "places", "known", "other") if f"pushed {name}: token" in arrays]
     found = {
-        "asked": {kind: share(right, seed) for kind, right in zip(KINDS, correct(arrays, "evaluation"), strict=False)},
+        "asked": {kind: share(right) for kind, right in zip(KINDS, correct(arrays, "evaluation"), strict=False)},
         "other_order": [panel + 1 for order in Letters(run, panels).others for panel in order],
         "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
         "pairs": int(evaluated(arrays).sum()),
         "possible": int(np.not_equal(*arrays["evaluation: expected"][:2]).sum()),
-        **{name: effects(arrays, [name], seed) for name in single},
-        **{name: effects(arrays, some, seed) for name, some in draws.items()},
-        **{f"{name} draws": [flips(arrays, draw, seed) for draw in some] for name, some in draws.items()},
-        **{f"back {name}": effects(arrays, [f"back {name}"], seed, (1, 0)) for name in ("reverse", "places")},
-        "per_panel": {name: per_panel(arrays, name, layer, seed) for name, layer in layers.items()},
+        **{name: effects(arrays, [name]) for name in single},
+        **{name: effects(arrays, some) for name, some in draws.items()},
+        **{f"{name} draws": [flips(arrays, draw) for draw in some] for name, some in draws.items()},
+        **{f"back {name}": effects(arrays, [f"back {name}"], (1, 0)) for name in ("reverse", "places")},
+        "per_panel": {name: per_panel(arrays, name, layer) for name, layer in layers.items()},
         "difference_alone": alone(arrays),
         "silhouette": arrays["silhouette"].tolist(),
         "place_silhouette": arrays["place silhouettes"].mean(axis=0).tolist(),
@@ -153,19 +153,19 @@ def by_layer(run: Run, panels: int, layers: Mapping[str, int]) -> LetterResults:
     return cast(LetterResults, found)
 
 
-def flips(arrays: Arrays, name: str, seed: int) -> list[float]:
+def flips(arrays: Arrays, name: str) -> list[float]:
     """The share of flips after each layer."""
-    return [row["flip"] for row in effects(arrays, [name], seed)]
+    return [row["flip"] for row in effects(arrays, [name])]
 
 
-def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[PlaceRow]:
+def per_panel(arrays: Arrays, name: str, layer: int) -> list[PlaceRow]:
     """Flips after one layer by the place that is asked for; places without pairs are left out."""
     pairs = evaluated(arrays)
     flip = arrays[f"pushed {name}: token"][layer] == arrays["letters"][arrays["evaluation: expected"][1]]
     rows: list[PlaceRow] = []
     for place in np.nonzero(pairs.any(axis=0))[0]:
         strip = np.nonzero(pairs[:, place])[0]
-        found = average(flip[strip, place], strip, seed)
+        found = average(flip[strip, place], strip)
         ends = bounds(found.low, found.high)
         rows.append({"place": int(place) + 1, "flip": found.value, "interval": ends, "answers": len(strip)})
     return rows
@@ -174,15 +174,14 @@ def per_panel(arrays: Arrays, name: str, layer: int, seed: int) -> list[PlaceRow
 def orders(run: Run, layers: Mapping[str, int]) -> list[OrderRow]:
     """For each other order how often the model can follow it, and how often its direction makes a plain answer do so."""
     rows: list[OrderRow] = []
-    seed = run.settings.seed
-    for order in other_orders(run.settings.panels, ORDERS, seed):
+    for order in other_orders(run.settings.panels, ORDERS, run.settings.seed):
         arrays = read_arrays(order_file(run.place(NAME) / "orders", order))
         rows.append(
             {
                 "order": [panel + 1 for panel in order],
-                "asked": share(correct(arrays, "evaluation")[1], seed),
+                "asked": share(correct(arrays, "evaluation")[1]),
                 "discovery_pairs": int(evaluated(arrays, purpose="discovery").sum()),
-                **at(effects(arrays, ["order"], seed), effects(arrays, ["places"], seed), layers),
+                **at(effects(arrays, ["order"]), effects(arrays, ["places"]), layers),
             }
         )
     return rows
@@ -191,15 +190,14 @@ def orders(run: Run, layers: Mapping[str, int]) -> list[OrderRow]:
 def wordings(run: Run, layers: Mapping[str, int]) -> list[WordingRow]:
     """Other questions for the letter, pushed by the directions of the one question."""
     rows: list[WordingRow] = []
-    seed = run.settings.seed
     for number, template in enumerate(WORDINGS.paraphrases):
         arrays = read_arrays(run.place(NAME) / "wordings" / f"{number}.npz")
         normal, reverse = correct(arrays, "evaluation")
         rows.append(
             {
                 "question": template,
-                "asked": {"normal": share(normal, seed), "reverse": share(reverse, seed)},
-                **at(effects(arrays, ["reverse"], seed), effects(arrays, ["places"], seed), layers),
+                "asked": {"normal": share(normal), "reverse": share(reverse)},
+                **at(effects(arrays, ["reverse"]), effects(arrays, ["places"]), layers),
             }
         )
     return rows
@@ -237,8 +235,8 @@ def alone(arrays: Arrays) -> float | None:
     return float((there - here)[..., 0][pairs].mean())
 
 
-def share(right: np.ndarray, seed: int) -> RightRow:
+def share(right: np.ndarray) -> RightRow:
     """How often the answer is right, with its interval."""
     strip = np.repeat(np.arange(len(right)), right.shape[1])
-    found = average(right.ravel(), strip, seed)
+    found = average(right.ravel(), strip)
     return {"value": found.value, "interval": bounds(found.low, found.high), "answers": found.answers}

@@ -202,12 +202,12 @@ def _right(run: Run, rows: Sequence[Row], told: Sequence[Mapping[int, TextSpan]]
     strips = [rows[number]["strip"] for number, _ in wanted]
     found = run.verdicts(run.pictures("evaluation"), list(zip(strips, texts, strict=True)))
     hit = np.array([said == panel for said, (_, panel) in zip(found, wanted, strict=True)])
-    return shared(accuracy(hit, np.array([number for number, _ in wanted]), run.settings.seed))
+    return shared(accuracy(hit, np.array([number for number, _ in wanted])))
 
 
 def _looking(run: Run, saved: Mapping[str, np.ndarray], weight: Weight, order: Sequence[int]) -> Looking:
     """Returns the staircase of gaze heads and controls, and its numbers."""
-    seed, lines = run.settings.seed, saved["lines"].astype(np.int32)
+    lines = saved["lines"].astype(np.int32)
     sets = saved[f"{weight}/sets"].astype(np.float32).transpose(1, 0, 2, 3)
     looked = [narration_attention.attended(narration_attention.line_mass(one, lines)) for one in sets]
     known = looked[0] >= 0
@@ -215,19 +215,19 @@ def _looking(run: Run, saved: Mapping[str, np.ndarray], weight: Weight, order: S
     hits = np.stack([one[known] == panel for one in looked])
     begun = narration_attention.first_token(lines, len(order))
     return {
-        "own_panel": shared(accuracy(hits[0], strip, seed)),
-        "against": among(hits[0], [*hits[1:]], strip, seed),
-        "with_panel": [_correlated(one, np.broadcast_to(np.arange(len(order)), one.shape), seed) for one in looked],
-        "with_time": [_correlated(one, begun, seed) for one in looked],
+        "own_panel": shared(accuracy(hits[0], strip)),
+        "against": among(hits[0], [*hits[1:]], strip),
+        "with_panel": [_correlated(one, np.broadcast_to(np.arange(len(order)), one.shape)) for one in looked],
+        "with_time": [_correlated(one, begun) for one in looked],
         "stairs": narration_attention.stairs(sets[0], lines, order, BINS).tolist(),
         "control_stairs": narration_attention.stairs(sets[1:].mean(axis=0), lines, order, BINS).tolist(),
     }
 
 
-def _correlated(looked: np.ndarray, other: np.ndarray, seed: int) -> CorrelationRow:
+def _correlated(looked: np.ndarray, other: np.ndarray) -> CorrelationRow:
     """Returns the rank correlation, over the lines of each strip, of the panel that is looked at with something else."""
     values = [spearman(one[row >= 0], row[row >= 0]) for one, row in zip(other, looked, strict=True)]
-    return correlation_row(correlation(values, np.arange(len(values)), seed))
+    return correlation_row(correlation(values, np.arange(len(values))))
 
 
 def _generation(run: Run) -> GenerationResults:

@@ -17,7 +17,7 @@ from experiments.paper.schedule_adherence import ScheduledNarration, verbatim
 from experiments.run.conditions import Aim, Condition
 from experiments.run.records import Row
 from experiments.run.run import Run
-from experiments.run.summaries import Provenance, Share, provenance, shared
+from experiments.run.summaries import Provenance, Share, clusters, provenance, shared
 from gaze.heads import HeadSet, all_heads
 from gaze.pictures.strips import Picture
 from gaze.prompts import DYNAMIC, STATIC
@@ -78,7 +78,7 @@ def moves(run: Run) -> Iterator[Condition]:
 
 
 def sum_up(run: Run) -> DynamicResults:
-    rows, seed = run.answers(NAME), run.settings.seed
+    rows = run.answers(NAME)
     schedules = {orders: _schedules(run, orders) for orders in ("own", "paper")}
     orders = [schedules[row["orders"]][row["strip"]] for row in rows]
     narrations = schedule_adherence.read(run, NAME, rows, orders, ["draw" not in row for row in rows])
@@ -88,15 +88,13 @@ def sum_up(run: Run) -> DynamicResults:
     made_with = {row["condition"]: provenance({**row, "judge": run.judge.name}) for row in rows}
     alone, drawn = by_name["unsteered"], {row["condition"] for row in rows if "draw" in row}
     found: dict[str, ScheduledCondition] = {
-        name: {**made_with[name], **schedule_adherence.summed(some, seed)}
+        name: {**made_with[name], **schedule_adherence.summed(some)}
         for name, some in by_name.items()
         if name not in drawn
     }
     for convention in CONVENTIONS:
         for reading, numbers in found[f"gaze, {convention}"]["readings"].items():
-            numbers["beyond_unsteered"] = schedule_adherence.beside(
-                by_name[f"gaze, {convention}"], alone, reading, seed
-            )
+            numbers["beyond_unsteered"] = schedule_adherence.beside(by_name[f"gaze, {convention}"], alone, reading)
     return {
         "judge": run.judge.name,
         "segment": run.settings.segment,
@@ -147,9 +145,7 @@ def _drawn(
     combined = [one for some in draws for one in some]
     return {
         **made_with[names[0]],
-        "readings": {
-            name: schedule_adherence.among_draws(gaze, draws, name, run.settings.seed) for name in combined[0].panels
-        },
+        "readings": {name: schedule_adherence.among_draws(gaze, draws, name) for name in combined[0].panels},
         "outcomes": {name: schedule_adherence.counted(combined, name) for name in combined[0].panels},
     }
 
@@ -167,19 +163,18 @@ def _moved(run: Run) -> dict[str, MovedRow]:
 
 def _moved_kind(run: Run, rows: Sequence[Row], strips: Mapping[str, Picture]) -> MovedRow:
     pairs = {name: _pairs(run, name, len(strip)) for name, strip in strips.items()}
-    number = {name: place for place, name in enumerate(strips)}
     seen: dict[tuple[str, str], int] = {}
-    found, strip = [], []
+    found, counted = [], []
     for row in rows:
         place = seen[row["condition"], row["strip"]] = seen.get((row["condition"], row["strip"]), -1) + 1
         old, new = (strips[row["strip"]].captions[panel] for panel in pairs[row["strip"]][place])
         compared = schedules.switched(row["text"], old, new, SWITCH)
         if compared.words:  # captions that end alike tell nothing
             found.append(compared)
-            strip.append(number[row["strip"]])
+            counted.append(row)
 
     def mean(values: Sequence[float]) -> Share:
-        return shared(average(np.array(values, float), np.array(strip), run.settings.seed))
+        return shared(average(np.array(values, float), *clusters(counted)))
 
     return {
         **provenance({**rows[0], "judge": "none"}),

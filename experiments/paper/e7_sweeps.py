@@ -130,14 +130,14 @@ def variants(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def sum_up(run: Run) -> SweepResults:
-    strips, seed = run.pictures("evaluation")[:STRIPS], run.settings.seed
+    strips = run.pictures("evaluation")[:STRIPS]
     groups = grouped(run.judged(strips, run.answers(NAME)), lambda row: row["condition"]).values()
     alone = {rows[0]["question"]: rows for rows in groups if rows[0]["sweep"] == UNSTEERED}
     found: dict[str, list[SweepRow]] = {}
     for rows in groups:
         tags = {name: rows[0][name] for name in TAGS if name in rows[0]}
         if (sweep := tags.pop("sweep")) != UNSTEERED:
-            numbers = estimated(rows, alone[rows[0]["question"]], seed)
+            numbers = estimated(rows, alone[rows[0]["question"]])
             found.setdefault(sweep, []).append(cast(SweepRow, {**tags, **numbers}))
     by_ranking = {name: [row for row in found["heads"] if row["ranking"] == name] for name in RANKINGS}
     return {

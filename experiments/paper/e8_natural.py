@@ -143,23 +143,22 @@ def all_boxes(run: Run, coco: Coco) -> Boxes:
 
 
 def sum_up(run: Run) -> NaturalResults:
-    seed, coco = run.settings.seed, pictures(run)
+    coco = pictures(run)
     boxes, scored = all_boxes(run, coco), score(run, coco.photos)
     drawn = {kind: [one for one in scored.values() if one.row.get("kind") == kind] for kind in DRAWN}
     gaze, alone = scored["gaze"], scored["unsteered"]
     conditions = {
-        kind: _condition(some, boxes, seed) for kind, some in {"gaze": [gaze], **drawn, "unsteered": [alone]}.items()
+        kind: _condition(some, boxes) for kind, some in {"gaze": [gaze], **drawn, "unsteered": [alone]}.items()
     }
     for kind in ("random", "paper"):
         found, draws = conditions[kind], drawn[kind]
         every = np.ones(boxes.size.size, bool)
-        found["against"] = _against(gaze.hit, [one.hit for one in draws], boxes, every, seed)
-        found["by_paper"]["against"] = _against(gaze.by_paper, [one.by_paper for one in draws], boxes, every, seed)
+        found["against"] = _against(gaze.hit, [one.hit for one in draws], boxes, every)
+        found["by_paper"]["against"] = _against(gaze.by_paper, [one.by_paper for one in draws], boxes, every)
         found["against_by_size"] = {
-            name: _against(gaze.hit, [one.hit for one in draws], boxes, some, seed)
-            for name, some in _sizes(boxes).items()
+            name: _against(gaze.hit, [one.hit for one in draws], boxes, some) for name, some in _sizes(boxes).items()
         }
-    prior, prior_by_size = _over(gaze.hit, alone.hit, boxes, seed)
+    prior, prior_by_size = _over(gaze.hit, alone.hit, boxes)
     return {
         "photos": run.settings.photos,
         "pictures": len(coco.photos),
@@ -221,21 +220,22 @@ def _scored(rows: Sequence[Row], photos: Sequence[Photo], unsteered: Sequence[st
     return Scored({**rows[0], "judge": JUDGE}, hit, hit & ~same, np.array(exact), outcomes)
 
 
-def _condition(some: Sequence[Scored], boxes: Boxes, seed: int) -> NaturalRow:
+def _condition(some: Sequence[Scored], boxes: Boxes) -> NaturalRow:
     """Returns the numbers of a kind of heads, over all its draws."""
     hit, by_paper = (np.concatenate([getattr(one, name) for one in some]) for name in ("hit", "by_paper"))
-    picture = np.tile(boxes.picture, len(some))
+    picture, draw = np.tile(boxes.picture, len(some)), np.repeat(np.arange(len(some)), boxes.size.size)
+    clusters = (picture, draw) if len(some) > 1 else (picture,)
     first = np.array(TOKENS)[np.searchsorted(TOKENS, boxes.tokens, side="right") - 1]
 
     def by(group: Shaped[np.ndarray, " box"]) -> dict[str, Counted]:
         groups = np.tile(group, len(some))
-        ours, papers = (group_accuracy(one, groups, picture, seed) for one in (hit, by_paper))
+        ours, papers = (group_accuracy(one, groups, *clusters) for one in (hit, by_paper))
         return {name: {**shared(found), "by_paper": shared(papers[name])} for name, found in ours.items()}
 
     return {
         **provenance(some[0].row),
-        **shared(accuracy(hit, picture, seed)),
-        "by_paper": shared(accuracy(by_paper, picture, seed)),
+        **shared(accuracy(hit, *clusters)),
+        "by_paper": shared(accuracy(by_paper, *clusters)),
         "by_size": by(boxes.size),
         "by_tokens": by(first),
         "exact": float(np.mean([one.exact for one in some])),
@@ -248,20 +248,19 @@ def _against(
     draws: Sequence[Bool[np.ndarray, " box"]],
     boxes: Boxes,
     some: Bool[np.ndarray, " box"],
-    seed: int,
 ) -> Among:
     """Returns where the gaze heads stand among draws of others, over some of the boxes."""
-    return among(gaze[some], [draw[some] for draw in draws], boxes.picture[some], seed)
+    return among(gaze[some], [draw[some] for draw in draws], boxes.picture[some])
 
 
 def _over(
-    gaze: Bool[np.ndarray, " box"], alone: Bool[np.ndarray, " box"], boxes: Boxes, seed: int
+    gaze: Bool[np.ndarray, " box"], alone: Bool[np.ndarray, " box"], boxes: Boxes
 ) -> tuple[EstimateRow, dict[str, EstimateRow]]:
     """Returns how much more often the gaze heads hit than the model left alone, over all boxes and by size."""
 
     def gap(some: Bool[np.ndarray, " box"]) -> EstimateRow:
         picture = boxes.picture[some]
-        return estimate_row(difference(gaze[some], picture, alone[some], picture, seed))
+        return estimate_row(difference(gaze[some], picture, alone[some], picture))
 
     return gap(np.ones_like(gaze)), {name: gap(some) for name, some in _sizes(boxes).items()}
 

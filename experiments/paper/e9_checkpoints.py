@@ -156,14 +156,14 @@ def report(run: Run) -> CheckpointRow:
 
 def _steered(run: Run) -> tuple[UnsteeredRow, dict[str, ConditionRow]]:
     """Returns what the model says left alone, and what steering makes of it, with these heads, random ones and all."""
-    strips, seed = run.pictures("evaluation"), run.settings.seed
+    strips = run.pictures("evaluation")
     panels = len(strips[0])
     groups = grouped(run.judged(strips, run.answers(STEERING)), lambda row: row["condition"])
     alone = groups["unsteered"]
     draws = [rows for rows in groups.values() if rows[0].get("kind") == "random"]
     return {**provenance(alone[0]), **baseline(alone, panels)}, {
-        **{name: condition(groups[name], alone, seed, panels) for name in ("gaze", "all")},
-        "random": controls(draws, groups["gaze"], alone, seed, panels),
+        **{name: condition(groups[name], alone, panels) for name in ("gaze", "all")},
+        "random": controls(draws, groups["gaze"], alone, panels),
     }
 
 

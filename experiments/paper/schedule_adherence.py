@@ -161,37 +161,35 @@ def read(
     return found
 
 
-def summed(some: Sequence[ScheduledNarration], seed: int) -> Adherence:
+def summed(some: Sequence[ScheduledNarration]) -> Adherence:
     """Returns the numbers of one condition, whose narrations are about different strips."""
     strip = np.arange(len(some))
-    numbers: Adherence = {"readings": {name: _reading(some, name, seed) for name in some[0].panels}}
+    numbers: Adherence = {"readings": {name: _reading(some, name) for name in some[0].panels}}
     if all(one.visited is not None for one in some):
         matches = [schedules.blind_match(one.order, one.visited or []) for one in some]
         numbers["blind"] = {
-            **shared(average(np.array([match for match, _ in matches]), strip, seed)),
-            "rho": correlation_row(correlation([rho for _, rho in matches], strip, seed)),
+            **shared(average(np.array([match for match, _ in matches]), strip)),
+            "rho": correlation_row(correlation([rho for _, rho in matches], strip)),
             "visits": float(np.mean([len(one.visited or []) for one in some])),
         }
     if some[0].latency:
-        numbers["latency"] = _turning(some, seed)
+        numbers["latency"] = _turning(some)
     return numbers
 
 
-def beside(
-    gaze: Sequence[ScheduledNarration], other: Sequence[ScheduledNarration], name: str, seed: int
-) -> EstimateRow:
+def beside(gaze: Sequence[ScheduledNarration], other: Sequence[ScheduledNarration], name: str) -> EstimateRow:
     """Returns how much more often the gaze heads' segments describe their panel, on the same strips."""
     hits, others = hit(gaze, name), hit(other, name)
-    return estimate_row(difference(hits.ravel(), _strips(hits), others.ravel(), _strips(others), seed))
+    return estimate_row(difference(hits.ravel(), _strips(hits), others.ravel(), _strips(others)))
 
 
 def among_draws(
-    gaze: Sequence[ScheduledNarration], draws: Sequence[Sequence[ScheduledNarration]], name: str, seed: int
+    gaze: Sequence[ScheduledNarration], draws: Sequence[Sequence[ScheduledNarration]], name: str
 ) -> DrawnReading:
     """Returns where the gaze heads stand among draws of controls, segment by segment, and each draw's rank correlation."""
     hits = hit(gaze, name)
-    found = among(hits.ravel(), [hit(one, name).ravel() for one in draws], _strips(hits), seed)
-    return {**found, "rho": [_correlated(one, name, seed) for one in draws]}
+    found = among(hits.ravel(), [hit(one, name).ravel() for one in draws], _strips(hits))
+    return {**found, "rho": [_correlated(one, name) for one in draws]}
 
 
 def counted(some: Sequence[ScheduledNarration], name: str) -> OutcomeCounts:
@@ -254,31 +252,31 @@ def _latencies(
     return found
 
 
-def _reading(some: Sequence[ScheduledNarration], name: str, seed: int) -> Reading:
+def _reading(some: Sequence[ScheduledNarration], name: str) -> Reading:
     hits = hit(some, name)
     wanted, strips = np.stack([one.order for one in some]), _strips(hits)
     segment = np.broadcast_to(np.arange(hits.shape[1]), hits.shape)
     panels = np.unique(wanted)
     return {
-        **shared(accuracy(hits.ravel(), strips, seed)),
+        **shared(accuracy(hits.ravel(), strips)),
         "per_segment": [
-            {"segment": int(one) + 1, **shared(accuracy(hits[segment == one], strips[segment.ravel() == one], seed))}
+            {"segment": int(one) + 1, **shared(accuracy(hits[segment == one], strips[segment.ravel() == one]))}
             for one in range(hits.shape[1])
         ],
         "per_panel": [
-            {"panel": int(one) + 1, **shared(accuracy(hits[wanted == one], strips[wanted.ravel() == one], seed))}
+            {"panel": int(one) + 1, **shared(accuracy(hits[wanted == one], strips[wanted.ravel() == one]))}
             for one in panels
         ],
         "grid": _grid(hits, wanted),
-        "rho": _correlated(some, name, seed),
+        "rho": _correlated(some, name),
         "outcomes": counted(some, name),
     }
 
 
-def _correlated(some: Sequence[ScheduledNarration], name: str, seed: int) -> CorrelationRow:
+def _correlated(some: Sequence[ScheduledNarration], name: str) -> CorrelationRow:
     """Returns the rank correlation of what segments describe with the schedule, strip by strip."""
     values = [follows(one.order, schedules.numbers(one.panels[name])) for one in some]
-    return correlation_row(correlation(values, np.arange(len(some)), seed))
+    return correlation_row(correlation(values, np.arange(len(some))))
 
 
 def _grid(
@@ -292,14 +290,14 @@ def _grid(
     return cells
 
 
-def _turning(some: Sequence[ScheduledNarration], seed: int) -> Latency:
+def _turning(some: Sequence[ScheduledNarration]) -> Latency:
     """Returns how soon, and whether, the text turns to the new panel."""
     values = [value for one in some for value in one.latency]
     strips = np.repeat(np.arange(len(some)), [len(one.latency) for one in some])
     turned = np.array([value is not None for value in values])
     soon = np.array([value for value in values if value is not None], np.float64)
     return {
-        "turned": shared(accuracy(turned, strips, seed)),
+        "turned": shared(accuracy(turned, strips)),
         "median": float(np.median(soon)) if soon.size else None,
         "mean": float(soon.mean()) if soon.size else None,
         "values": values,

@@ -98,17 +98,17 @@ def collect(run: Run, name: str, question: str, max_new: int, others: Sequence[C
 
 def sum_up(run: Run, name: str) -> SteeringResults:
     """Returns the numbers of every condition, those of controls as a distribution over their draws too."""
-    strips, seed = run.pictures("evaluation"), run.settings.seed
+    strips = run.pictures("evaluation")
     panels = len(strips[0])
     rows = run.judged(strips, run.answers(name))
     groups = grouped(rows, lambda row: row["condition"])
     alone, gaze = groups["unsteered"], groups["gaze"]
-    conditions = {title: condition(groups[title], alone, seed, panels) for title in ("gaze", "gaze, replace")}
+    conditions = {title: condition(groups[title], alone, panels) for title in ("gaze", "gaze, replace")}
     if asked := [row for row in rows if row.get("kind") == "asked"]:
-        conditions["asked"] = condition(asked, alone, seed, panels)
+        conditions["asked"] = condition(asked, alone, panels)
     for kind in ("random", "paper", "code", "all"):
         draws = [some for some in groups.values() if some[0].get("kind") == kind]
-        conditions[kind] = control_condition(draws, gaze, alone, seed, panels)
+        conditions[kind] = control_condition(draws, gaze, alone, panels)
     return {
         "judge": run.judge.name,
         "unsteered": {**provenance(alone[0]), **baseline(alone, panels)},
@@ -201,8 +201,8 @@ def _plots(found: Mapping[str, ConditionRow], labels: Mapping[str, str], shown: 
         Plot(
             "conditions",
             plots.conditions([measure(labels[kind], NAMES[kind][1], found[kind]) for kind in found], chance),
-            "Answers that describe the target panel. Rings are single draws of random heads; bars are 95% intervals "
-            "over strips.",
+            "Answers that describe the target panel. Rings are single draws of random heads; bars are 95% intervals over "
+            "strips, of random heads over draws and strips.",
         ),
         Plot(
             "example",

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from experiments.run.records import Row as Record
+from gaze.intervals import Labels, numbered
 from gaze.judges.outcomes import count, outcome, same_by_code
 from gaze.statistics import UNATTRIBUTABLE, Correlation, Estimate, accuracy, against_controls, panel_accuracy
 
@@ -20,6 +21,8 @@ N = TypeVar("N")
 
 PLATEAU = 0.95
 """The share of what the greatest strength reaches that is called enough."""
+MOVED = 0.01
+"""The share of answers that must be surely exceeded before steering is said to move any."""
 
 PROVENANCE = (
     "model",
@@ -172,19 +175,20 @@ class _Judged(NamedTuple):
     hit: Bool[np.ndarray, " answer"]
     by_paper: Bool[np.ndarray, " answer"]
     target: Int[np.ndarray, " answer"]
-    strip: Int[np.ndarray, " answer"]
+    clusters: tuple[Labels, ...]
 
 
-def measured(records: Sequence[Record], alone: Sequence[Record], seed: int) -> Measured:
-    """Returns the share of answers that describe their target, in all and per panel, with intervals clustered by strip.
+def measured(records: Sequence[Record], alone: Sequence[Record]) -> Measured:
+    """Returns the share of answers that describe their target, in all and per panel, with intervals over strips,
+    and over draws of heads where there are several.
 
     Args:
       alone: the unsteered answers about the same strips.
     """
     some = _judged(records, alone)
-    panels, by_paper = (panel_accuracy(hit, some.target, some.strip, seed) for hit in (some.hit, some.by_paper))
+    panels, by_paper = (panel_accuracy(hit, some.target, *some.clusters) for hit in (some.hit, some.by_paper))
     return {
-        **_counted(some, seed),
+        **_counted(some),
         "per_panel": [
             {"panel": panel + 1, **shared(found), "by_paper": shared(by_paper[panel])}
             for panel, found in panels.items()
@@ -197,12 +201,12 @@ def provenance(row: Record) -> Provenance:
     return cast(Provenance, {name: row.get(name) for name in PROVENANCE})
 
 
-def estimated(records: Sequence[Record], alone: Sequence[Record], seed: int) -> EstimatedRow:
+def estimated(records: Sequence[Record], alone: Sequence[Record]) -> EstimatedRow:
     """Returns the share of answers that describe their target, with its interval, and where it comes from."""
-    return {**provenance(records[0]), **_counted(_judged(records, alone), seed)}
+    return {**provenance(records[0]), **_counted(_judged(records, alone))}
 
 
-def condition(records: Sequence[Record], alone: Sequence[Record], seed: int, panels: int) -> ConditionRow:
+def condition(records: Sequence[Record], alone: Sequence[Record], panels: int) -> ConditionRow:
     """Returns `measured`, and what became of the answers about strips of so many panels."""
     unsteered = {row["strip"]: (row["text"], _region(row)) for row in alone}
     counted = count(
@@ -210,20 +214,20 @@ def condition(records: Sequence[Record], alone: Sequence[Record], seed: int, pan
     )
     return {
         **provenance(records[0]),
-        **measured(records, alone, seed),
+        **measured(records, alone),
         "outcomes": cast(OutcomeCounts, asdict(counted)),
         "picks": _picks(_verdicts(records), panels),
     }
 
 
 def controls(
-    draws: Sequence[Sequence[Record]], gaze: Sequence[Record], alone: Sequence[Record], seed: int, panels: int
+    draws: Sequence[Sequence[Record]], gaze: Sequence[Record], alone: Sequence[Record], panels: int
 ) -> ConditionRow:
     """Returns the `condition` of draws of control heads together, and the gaze heads among them under both rules."""
-    found = condition([row for draw in draws for row in draw], alone, seed, panels)
+    found = condition([row for draw in draws for row in draw], alone, panels)
     steered, drawn = _judged(gaze, alone), [_judged(draw, alone) for draw in draws]
-    found["against"] = among(steered.hit, [one.hit for one in drawn], steered.strip, seed)
-    found["by_paper"]["against"] = among(steered.by_paper, [one.by_paper for one in drawn], steered.strip, seed)
+    found["against"] = among(steered.hit, [one.hit for one in drawn], steered.clusters[0])
+    found["by_paper"]["against"] = among(steered.by_paper, [one.by_paper for one in drawn], steered.clusters[0])
     return found
 
 
@@ -231,10 +235,9 @@ def among(
     gaze: Bool[np.ndarray, " answer"],
     draws: Sequence[Bool[np.ndarray, " answer"]],
     strip: Int[np.ndarray, " answer"],
-    seed: int,
 ) -> Among:
     """Returns where the gaze heads stand among draws of control heads, answer by answer."""
-    return cast(Among, asdict(against_controls(gaze, np.stack(draws), strip, seed)))
+    return cast(Among, asdict(against_controls(gaze, np.stack(draws), strip)))
 
 
 def baseline(alone: Sequence[Record], panels: int) -> UnsteeredPicks:
@@ -265,13 +268,13 @@ def least_sufficient(curve: Iterable[tuple[float, Counted]]) -> float | None:
     """Returns the least strength that reaches `PLATEAU` of what the greatest does; None if that one moves nothing.
 
     A model that ignores steering still describes one target in so many. So something has moved only if answers other than
-    the unsteered one are on target, beyond what chance explains: the interval by the paper's rule lies above zero.
+    the unsteered one are on target, beyond what chance explains: the interval by the paper's rule lies above `MOVED`.
 
     Args:
       curve: strengths, and the answers on target with each.
     """
     points = sorted(curve, key=lambda point: point[0])
-    if not points or points[-1][1]["by_paper"]["interval"][0] <= 0:
+    if not points or points[-1][1]["by_paper"]["interval"][0] <= MOVED:
         return None
     plateau = points[-1][1]["accuracy"]
     return next(strength for strength, found in points if found["accuracy"] >= PLATEAU * plateau)
@@ -285,20 +288,26 @@ def grouped(rows: Iterable[T], name: Callable[[T], N]) -> dict[N, list[T]]:
     return groups
 
 
-def _counted(some: _Judged, seed: int) -> Counted:
+def _counted(some: _Judged) -> Counted:
     return {
-        **shared(accuracy(some.hit, some.strip, seed)),
-        "by_paper": shared(accuracy(some.by_paper, some.strip, seed)),
+        **shared(accuracy(some.hit, *some.clusters)),
+        "by_paper": shared(accuracy(some.by_paper, *some.clusters)),
     }
 
 
 def _judged(records: Sequence[Record], alone: Sequence[Record]) -> _Judged:
     target = np.array([row["target"] - 1 for row in records])
-    _, strip = np.unique([row["strip"] for row in records], return_inverse=True)
     unsteered = {row["strip"]: row["text"] for row in alone}
     hit = _verdicts(records) == target
     same = np.array([same_by_code(row["text"], unsteered[row["strip"]]) for row in records])
-    return _Judged(hit, hit & ~same, target, strip)
+    return _Judged(hit, hit & ~same, target, clusters(records))
+
+
+def clusters(records: Sequence[Record]) -> tuple[Labels, ...]:
+    """Returns what answers have in common: the strip and, if heads were drawn more than once, the draw."""
+    strip = numbered(np.array([row["strip"] for row in records]))
+    draw = np.array([row.get("draw", 0) for row in records])
+    return (strip, draw) if np.ptp(draw) else (strip,)
 
 
 def _region(record: Record) -> int | None:

@@ -22,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Float64, Int
 
 from gaze.discovery.scores import Credit, Mass, Scores, per_strip
-from gaze.intervals import ends, resampled
+from gaze.intervals import means
 from gaze.statistics import spearman
 from qwen3vl_jax.errors import InputError
 
@@ -176,10 +176,8 @@ def split_half(by_strip: Float[np.ndarray, "strip layer heads"], count: int, see
     )
 
 
-def score_interval(
-    by_strip: Float[np.ndarray, "strip layer heads"], seed: int, draws: int = 2000
-) -> tuple[Scores, Scores]:
-    """The 95 % percentile bootstrap interval over strips of each head's score.
+def score_interval(by_strip: Float[np.ndarray, "strip layer heads"]) -> tuple[Scores, Scores]:
+    """The 95 % interval over strips of each head's score, which lies between -1 and 1.
 
     Args:
       by_strip: of `gaze.discovery.scores.per_strip`.
@@ -187,13 +185,8 @@ def score_interval(
     Returns:
       Lower and upper ends; of a single strip, which says nothing about others, -1 and 1.
     """
-    strips, layers, heads = by_strip.shape
-    if strips == 1:
-        return np.full((layers, heads), -1.0), np.full((layers, heads), 1.0)
-    times = resampled(strips, np.random.default_rng(seed), draws) / strips
-    by_layer = [ends(times @ by_strip[:, layer].astype(np.float64)) for layer in range(layers)]
-    low, high = np.stack(by_layer, axis=1)
-    return low, high
+    found = means(by_strip, np.arange(len(by_strip)))
+    return np.nan_to_num(found.low, nan=-1.0), np.nan_to_num(found.high, nan=1.0)
 
 
 def _null(mass: Mass, credit: Credit, pairs: Int[np.ndarray, " draw #strip panel"]) -> Null:

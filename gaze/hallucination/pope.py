@@ -101,7 +101,7 @@ def score(
         require_shape(name, np.empty(len(value)), dict(question=count))
     yes, no = (np.array([one is way for one in said]) for way in (True, False))
     right = np.where(label, yes, no)
-    precision, recall = _share(right, yes, image, seed), _share(right, label, image, seed)
+    precision, recall = _share(right, yes, image), _share(right, label, image)
     # Undefined, too, where both are 0, as the official script divides by their sum.
     f1 = None if precision is None or recall is None or not np.any(right & yes) else _f1(label, yes, image, seed)
     return Scores(
@@ -111,11 +111,11 @@ def score(
         true_no=int(np.sum(no & ~label)),
         false_no=int(np.sum(no & label)),
         unparsed=int(np.sum(~yes & ~no)),
-        accuracy=accuracy(right, image, seed),
+        accuracy=accuracy(right, image),
         precision=precision,
         recall=recall,
         f1=f1,
-        yes_ratio=accuracy(yes, image, seed),
+        yes_ratio=accuracy(yes, image),
         auroc=None if margin is None else auroc(label, margin, image, seed),
     )
 
@@ -161,9 +161,8 @@ def _share(
     right: Bool[np.ndarray, " question"],
     among: Bool[np.ndarray, " question"],
     image: Int[np.ndarray, " question"],
-    seed: int,
 ) -> Estimate | None:
-    return accuracy(right[among], image[among], seed) if among.any() else None
+    return accuracy(right[among], image[among]) if among.any() else None
 
 
 def _f1(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from gaze.statistics import (
     UNATTRIBUTABLE,
@@ -19,51 +20,72 @@ from gaze.statistics import (
 from qwen3vl_jax.errors import InputError
 
 
-def test_interval_is_the_cluster_bootstrap():
+def test_interval_is_that_of_as_many_independent_answers():
+    """Strips that do not matter: about the interval of so many coins, as scipy has it."""
     rng = np.random.default_rng(0)
-    strip = rng.integers(0, 40, 300)
-    hit = rng.random(300) < 0.3 + 0.4 * (strip % 2)
-    got = accuracy(hit, strip, seed=1)
-    shares = []
-    for _ in range(4000):
-        drawn = np.concatenate(
-            [np.flatnonzero(strip == s) for s in rng.choice(np.unique(strip), len(np.unique(strip)))]
-        )
-        shares.append(hit[drawn].mean())
+    hit, strip = rng.random(3000) < 0.3, np.repeat(np.arange(500), 6)
+    got = accuracy(hit, strip)
     assert got.value == hit.mean()
-    assert (got.answers, got.strips) == (300, len(np.unique(strip)))
-    np.testing.assert_allclose([got.low, got.high], np.percentile(shares, [2.5, 97.5]), atol=0.01)
+    assert (got.answers, got.strips) == (3000, 500)
+    wanted = stats.binomtest(int(hit.sum()), 3000).proportion_ci()
+    np.testing.assert_allclose([got.low, got.high], [wanted.low, wanted.high], atol=0.004)
+
+
+def test_one_answer_a_strip_is_the_binomial_test():
+    for hits in (0, 1, 25, 40):
+        got = accuracy(np.arange(40) < hits, np.arange(40))
+        wanted = stats.binomtest(hits, 40).proportion_ci()
+        assert (got.low, got.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_where_nothing_varies_strips_count_as_answers():
+    """360 of 360 answers about 60 strips say no more than 60 strips that may each be all right or all wrong."""
+    strip = np.repeat(np.arange(60), 6)
+    all_right, none_right = accuracy(np.ones(360, bool), strip), accuracy(np.zeros(360, bool), strip)
+    assert (all_right.low, all_right.high) == pytest.approx((0.025 ** (1 / 60), 1))
+    assert (none_right.low, none_right.high) == pytest.approx((0, 1 - 0.025 ** (1 / 60)))
+
+
+def test_more_strips_or_answers_are_never_less_sure():
+    few = accuracy(np.arange(60) != 7, np.arange(60) // 6)
+    more_strips = accuracy(np.arange(600) % 60 != 7, np.arange(600) // 6)
+    assert few.low < more_strips.low < few.value < more_strips.high < few.high
 
 
 def test_answers_that_hang_together_widen_the_interval():
     strip = np.arange(240) // 6
-    combined = strip % 2 == 0
-    apart = np.arange(240) % 2 == 0
-    wide, narrow = accuracy(combined, strip, seed=0), accuracy(apart, strip, seed=0)
+    wide, narrow = accuracy(strip % 2 == 0, strip), accuracy(np.arange(240) % 2 == 0, strip)
     assert wide.value == narrow.value == 0.5
-    assert wide.high - wide.low > 0.2
-    assert narrow.high == narrow.low == 0.5
+    assert wide.high - wide.low > 0.3
+    assert 0 < narrow.high - narrow.low < 0.1
 
 
-def test_the_seed_decides():
-    hit, strip = np.arange(60) % 3 == 0, np.arange(60) // 7
-    assert accuracy(hit, strip, seed=3, draws=500) == accuracy(hit, strip, seed=3, draws=500)
-    assert accuracy(hit, strip, seed=3, draws=500) != accuracy(hit, strip, seed=4, draws=500)
+def test_a_mirror_image_has_the_mirrored_interval():
+    rng = np.random.default_rng(0)
+    hit, strip = rng.random(90) < 0.9, rng.integers(0, 20, 90)
+    right, wrong = accuracy(hit, strip), accuracy(~hit, strip)
+    assert (wrong.low, wrong.high) == pytest.approx((1 - right.high, 1 - right.low))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan])
+def test_a_share_is_between_nothing_and_all(value):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        average(np.array([0.5, value]), np.arange(2))
 
 
 def test_one_strip_says_nothing_about_others():
-    got = accuracy(np.array([True, False]), np.array([8, 8]), seed=0)
+    got = accuracy(np.array([True, False]), np.array([8, 8]))
     assert (got.value, got.low, got.high, got.strips) == (0.5, 0, 1, 1)
 
 
 def test_no_answer_is_an_error():
     with pytest.raises(InputError, match="no answer"):
-        accuracy(np.zeros(0, bool), np.zeros(0, int), seed=0)
+        accuracy(np.zeros(0, bool), np.zeros(0, int))
 
 
 def test_per_panel():
     target, strip = np.tile([0, 1], 10), np.arange(20) // 2
-    got = panel_accuracy(target == 0, target, strip, seed=0, draws=100)
+    got = panel_accuracy(target == 0, target, strip)
     assert {panel: estimate.value for panel, estimate in got.items()} == {0: 1.0, 1: 0.0}
     assert got[1].answers == got[1].strips == 10
 
@@ -76,10 +98,12 @@ def test_tally_counts_every_answer_once():
 
 def test_average_of_anything():
     values, strip = np.array([1.0, 5.0, 3.0]), np.array([0, 0, 1])
-    got = average(values, strip, seed=0, whole=(0.0, 9.0))
-    assert (got.value, got.low, got.high) == (3, 3, 3)
-    alone = average(values[:2], strip[:2], seed=0, whole=(0.0, 9.0))
+    got = average(values, strip, whole=(0.0, 9.0))
+    assert got.low < got.value == 3 < got.high
+    alone = average(values[:2], strip[:2], whole=(0.0, 9.0))
     assert (alone.value, alone.low, alone.high) == (3, 0, 9)
+    sure = average(np.tile([2.9, 3.1], 200), np.arange(400) // 4, whole=(0.0, 9.0))
+    assert 2.9 < sure.low < 3 < sure.high < 3.1
 
 
 def test_difference_is_paired_by_strip():
@@ -88,38 +112,36 @@ def test_difference_is_paired_by_strip():
     ease = rng.random(50)
     first = rng.random(300) < np.clip(ease[strip] + 0.2, 0, 1)
     second = rng.random(300) < ease[strip]
-    got = difference(first, strip, second, strip, seed=1)
+    got = difference(first, strip, second, strip)
     gaps = (first.reshape(50, 6).mean(axis=1) - second.reshape(50, 6).mean(axis=1))[rng.integers(50, size=(4000, 50))]
     assert got.value == pytest.approx(first.mean() - second.mean())
-    np.testing.assert_allclose([got.low, got.high], np.percentile(gaps.mean(axis=1), [2.5, 97.5]), atol=0.01)
-    apart = difference(first, strip, second, strip[::-1].copy(), seed=1)
+    np.testing.assert_allclose([got.low, got.high], np.percentile(gaps.mean(axis=1), [2.5, 97.5]), atol=0.02)
+    apart = difference(first, strip, second, strip[::-1].copy())
     assert apart.value == got.value
     assert apart.high - apart.low > 1.3 * (got.high - got.low)
 
 
 def test_difference_of_conditions_with_other_numbers_of_answers():
-    got = difference(
-        np.array([True, True, False]), np.array([4, 4, 9]), np.array([True, False]), np.array([9, 4]), seed=0
-    )
+    got = difference(np.array([True, True, False]), np.array([4, 4, 9]), np.array([True, False]), np.array([9, 4]))
     assert got.value == pytest.approx(2 / 3 - 1 / 2)
     assert (got.answers, got.strips) == (5, 2)
     with pytest.raises(InputError, match="same strips"):
-        difference(np.array([True]), np.array([4]), np.array([True]), np.array([5]), seed=0)
+        difference(np.array([True]), np.array([4]), np.array([True]), np.array([5]))
     with pytest.raises(InputError, match="same strips"):
-        difference(np.zeros(0, bool), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int), seed=0)
+        difference(np.zeros(0, bool), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, int))
 
 
 def test_equal_conditions_and_one_strip_are_no_trouble():
     hit, strip = np.ones(12, bool), np.arange(12) // 6
-    got = difference(hit, strip, hit, strip, seed=0)
-    assert (got.value, got.low, got.high) == (0, 0, 0)
-    got = difference(hit[:6], strip[:6], ~hit[:6], strip[:6], seed=0)
+    got = difference(hit, strip, hit, strip)
+    assert got.low < got.value == 0 < got.high
+    got = difference(hit[:6], strip[:6], ~hit[:6], strip[:6])
     assert (got.value, got.low, got.high, got.strips) == (1, -1, 1, 1)
 
 
 def test_groups_by_name():
     group = np.array(["S", "L", "S", "L", "M", "S"])
-    got = group_accuracy(group == "S", group, np.array([0, 0, 1, 1, 2, 2]), seed=0, draws=100)
+    got = group_accuracy(group == "S", group, np.array([0, 0, 1, 1, 2, 2]))
     assert {name: (found.value, found.answers) for name, found in got.items()} == {
         "L": (0, 2),
         "M": (0, 1),
@@ -139,7 +161,7 @@ def draws():
 
 def test_controls_are_a_distribution(draws):
     controls, gaze, strip = draws
-    got = against_controls(gaze, controls, strip, seed=1)
+    got = against_controls(gaze, controls, strip)
     each = controls.mean(axis=1)
     np.testing.assert_allclose(got.accuracies, each)
     assert (got.lowest, got.highest, got.gaze) == (each.min(), each.max(), gaze.mean())
@@ -153,7 +175,7 @@ def test_controls_are_a_distribution(draws):
 
 def test_controls_interval_is_over_draws_and_strips(draws):
     controls, gaze, strip = draws
-    got = against_controls(gaze, controls, strip, seed=1)
+    got = against_controls(gaze, controls, strip)
     rng = np.random.default_rng(5)
     means, gaps = [], []
     for _ in range(2000):
@@ -161,16 +183,16 @@ def test_controls_interval_is_over_draws_and_strips(draws):
         some = controls[rng.integers(12, size=12)][:, answers]
         means.append(some.mean())
         gaps.append(gaze[answers].mean() - some.mean())
-    np.testing.assert_allclose([got.mean.low, got.mean.high], np.percentile(means, [2.5, 97.5]), atol=0.015)
-    np.testing.assert_allclose([got.advantage.low, got.advantage.high], np.percentile(gaps, [2.5, 97.5]), atol=0.015)
+    np.testing.assert_allclose([got.mean.low, got.mean.high], np.percentile(means, [2.5, 97.5]), atol=0.05)
+    np.testing.assert_allclose([got.advantage.low, got.advantage.high], np.percentile(gaps, [2.5, 97.5]), atol=0.05)
     # Strips alone would promise too much.
-    pooled = accuracy(controls.ravel(), np.tile(strip, 12), seed=1)
+    pooled = accuracy(controls.ravel(), np.tile(strip, 12))
     assert got.mean.high - got.mean.low > 2 * (pooled.high - pooled.low)
 
 
 def test_gaze_heads_that_are_nothing_special_are_told(draws):
     controls, _, strip = draws
-    got = against_controls(controls[0], controls, strip, seed=1, draws=200)
+    got = against_controls(controls[0], controls, strip)
     better = int((controls.mean(axis=1) >= controls[0].mean()).sum())
     assert not got.above_all
     assert got.p == (1 + better) / 13
@@ -179,11 +201,11 @@ def test_gaze_heads_that_are_nothing_special_are_told(draws):
 def test_one_draw_or_one_strip_says_little(draws):
     controls, gaze, strip = draws
     for some, other, about in ((controls[:1], gaze, strip), (controls[:, :6], gaze[:6], strip[:6])):
-        got = against_controls(other, some, about, seed=0)
+        got = against_controls(other, some, about)
         assert (got.mean.low, got.mean.high, got.advantage.low, got.advantage.high) == (0, 1, -1, 1)
-    assert against_controls(gaze, controls[:1], strip, seed=0).sd is None
+    assert against_controls(gaze, controls[:1], strip).sd is None
     with pytest.raises(InputError, match="no answers"):
-        against_controls(gaze, controls[:0], strip, seed=0)
+        against_controls(gaze, controls[:0], strip)
 
 
 def test_spearman_is_scipys_where_there_is_one():
@@ -203,11 +225,11 @@ def test_segments_without_a_panel_do_not_count():
 
 
 def test_undefined_correlations_are_counted():
-    got = correlation([1.0, None, 0.5, None], np.array([0, 1, 2, 3]), seed=0)
+    got = correlation([1.0, None, 0.5, None], np.array([0, 1, 2, 3]))
     assert (got.value, got.zero_filled, got.defined, got.undefined, got.strips) == (0.75, 0.375, 2, 2, 2)
-    assert (got.low, got.high) == (0.5, 1)
-    none = correlation([None, None], np.array([0, 1]), seed=0)
+    assert -1 < got.low < 0.75 < got.high <= 1
+    none = correlation([None, None], np.array([0, 1]))
     assert (none.value, none.low, none.zero_filled, none.undefined) == (None, None, 0, 2)
-    alone = correlation([0.4], np.array([7]), seed=0)
+    alone = correlation([0.4], np.array([7]))
     assert (alone.value, alone.low, alone.high) == (0.4, -1, 1)
-    assert correlation([], np.zeros(0, int), seed=0).zero_filled is None
+    assert correlation([], np.zeros(0, int)).zero_filled is None

@@ -23,7 +23,7 @@ from experiments.paper.layer_steering.panel_labels import letters_for
 from experiments.paper.layer_steering.results import EffectRow
 from experiments.run.run import Run
 from experiments.testbed.wordings import LETTERS as WORDINGS
-from gaze.intervals import means
+from gaze.intervals import means, shares
 from gaze.prompts import LETTER
 from gaze.steering.steering_vectors import SteeringVector, difference, random_like, separation
 
@@ -212,7 +212,6 @@ def order_file(folder: Path, order: Order) -> Path:
 def effects(
     arrays: Mapping[str, np.ndarray],
     names: Sequence[str],
-    seed: int,
     kinds: tuple[int, int] = (0, 1),
     purpose: str = "evaluation",
 ) -> list[EffectRow]:
@@ -230,24 +229,28 @@ def effects(
     if not pairs.any():
         return []
     letters = arrays["letters"]
-    values = []
+    rates, gaps = [], []
     for name in names:
         token, scores = arrays[f"pushed {name}: token"], arrays[f"pushed {name}: scores"]
         flip, stay = token == letters[there], token == letters[here]
-        values.append(np.stack([flip, stay, ~(flip | stay), _score(scores, there) - _score(scores, here)])[..., pairs])
-    found = means(np.moveaxis(np.mean(values, axis=0), -1, 0), np.nonzero(pairs)[0], seed)
+        rates.append(np.stack([flip, stay, ~(flip | stay)])[..., pairs])
+        gaps.append((_score(scores, there) - _score(scores, here))[..., pairs])
+    strip, draw = np.tile(np.nonzero(pairs)[0], len(names)), np.repeat(np.arange(len(names)), int(pairs.sum()))
+    clusters = (strip, draw) if len(names) > 1 else (strip,)
+    rate = shares(np.moveaxis(np.concatenate(rates, axis=-1), -1, 0), *clusters)
+    gap = means(np.concatenate(gaps, axis=-1).T, *clusters)
     return [
         {
             "layer": layer,
             "answers": int(pairs.sum()),
-            "flip": float(found.value[0, layer]),
-            "stay": float(found.value[1, layer]),
-            "neither": float(found.value[2, layer]),
-            "difference": float(found.value[3, layer]),
-            "interval": bounds(found.low[0, layer], found.high[0, layer]),
-            "difference_interval": bounds(found.low[3, layer], found.high[3, layer]),
+            "flip": float(rate.value[0, layer]),
+            "stay": float(rate.value[1, layer]),
+            "neither": float(rate.value[2, layer]),
+            "difference": float(gap.value[layer]),
+            "interval": bounds(rate.low[0, layer], rate.high[0, layer]),
+            "difference_interval": bounds(gap.low[layer], gap.high[layer]),
         }
-        for layer in range(found.value.shape[1])
+        for layer in range(len(gap.value))
     ]
 
 

@@ -175,11 +175,11 @@ def summaries(run: Run, told: Sequence[Strip], rows: Sequence[Row]) -> dict[str,
         mine = [place for place, row in enumerate(rows) if row["condition"] == name]
         strip = np.array([number[rows[place]["strip"]] for place in mine])
         counts = [len(told[n]) for n in strip]
-        found[name] = summary([panels[place] for place in mine], counts, strip, run.settings.seed)
+        found[name] = summary([panels[place] for place in mine], counts, strip)
     return found
 
 
-def summary(told: Sequence[Sequence[int | None]], counts: Sequence[int], strip: np.ndarray, seed: int) -> TellingRow:
+def summary(told: Sequence[Sequence[int | None]], counts: Sequence[int], strip: np.ndarray) -> TellingRow:
     """What became of some narrations.
 
     Args:
@@ -188,9 +188,9 @@ def summary(told: Sequence[Sequence[int | None]], counts: Sequence[int], strip: 
       strip: which strip each narration is about.
     """
     orders = [[*dict.fromkeys(panel for panel in one if panel is not None)] for one in told]
-    rho = correlation([spearman(np.arange(len(one)), np.array(one)) for one in orders], strip, seed)
+    rho = correlation([spearman(np.arange(len(one)), np.array(one)) for one in orders], strip)
     last = np.array([one[:1] == [count - 1] for one, count in zip(orders, counts, strict=True)])
-    begins = average(last, strip, seed)
+    begins = average(last, strip)
     total = sum(map(len, told))
     return {
         "correlation": rho.value,

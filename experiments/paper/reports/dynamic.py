@@ -136,7 +136,7 @@ def _plots(results: DynamicResults) -> list[Plot]:
             "conditions",
             conditions(_measures(results, [*gaze]), chance, what),
             "Segments of the narration, as they are cut, that describe the panel scheduled for them. Rings are single draws of "
-            "random heads; bars are 95% intervals over strips.",
+            "random heads; bars are 95% intervals over strips, of random heads over draws and strips.",
         ),
         Plot(
             "schedule",

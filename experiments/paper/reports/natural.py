@@ -168,7 +168,8 @@ def _plots(found: Mapping[str, NaturalRow], sizes: Sequence[str], classes: Mappi
         Plot(
             "conditions",
             plots.conditions([measure(labels[kind], KINDS[kind][1], found[kind]) for kind in KINDS], label=NAMES_IT),
-            "The same over all objects. Rings are single draws of random heads; bars are 95% intervals over pictures.",
+            "The same over all objects. Rings are single draws of random heads; bars are 95% intervals over "
+            "pictures, of random heads over draws and pictures.",
         ),
         Plot(
             "tokens",

@@ -30,7 +30,7 @@ WRONG = answers(lambda strip, target: (target + 1) % PANELS)
 
 
 def test_an_unchanged_answer_is_a_hit_as_judged_and_a_miss_by_the_paper():
-    found = summaries.condition(ALWAYS, ALONE, 0, PANELS)
+    found = summaries.condition(ALWAYS, ALONE, PANELS)
     assert found["accuracy"] == 1
     assert found["by_paper"]["accuracy"] == pytest.approx(5 / 6)
     assert [panel["by_paper"]["accuracy"] for panel in found["per_panel"]] == [1, 1, 0, 1, 1, 1]
@@ -38,26 +38,40 @@ def test_an_unchanged_answer_is_a_hit_as_judged_and_a_miss_by_the_paper():
     assert found["by_paper"]["n"] == found["n"] == STRIPS * PANELS
     assert found["picks"] == [STRIPS] * PANELS
     assert found["outcomes"]["same_code"] == STRIPS
-    assert on_target(found) == ["100.0%", "100.0 to 100.0", "83.3%", "83.3 to 83.3"]
-    assert both(found) == "100.0% (100.0 to 100.0), or 83.3% (83.3 to 83.3) by the paper's counting"
+    assert on_target(found) == ["100.0%", "54.1 to 100.0", "83.3%", "71.0 to 91.9"]
+    assert both(found) == "100.0% (54.1 to 100.0), or 83.3% (71.0 to 91.9) by the paper's counting"
 
 
 def test_steering_that_does_nothing_hits_by_luck_as_judged_and_never_by_the_paper():
-    found = summaries.estimated(NEVER_MOVED, ALONE, 0)
+    found = summaries.estimated(NEVER_MOVED, ALONE)
     assert found["accuracy"] == pytest.approx(1 / 6)
     assert found["by_paper"]["accuracy"] == 0
 
 
 def test_draws_of_controls_are_placed_under_both_rules():
-    found = summaries.controls([NEVER_MOVED, WRONG], ALWAYS, ALONE, 0, PANELS)
+    found = summaries.controls([NEVER_MOVED, WRONG], ALWAYS, ALONE, PANELS)
     assert found["n"] == 2 * STRIPS * PANELS
     assert list(found["against"]["accuracies"]) == pytest.approx([1 / 6, 0])
     assert list(found["by_paper"]["against"]["accuracies"]) == [0, 0]
     assert (found["against"]["gaze"], found["by_paper"]["against"]["gaze"]) == (1, pytest.approx(5 / 6))
 
 
+def test_draws_of_controls_have_an_interval_over_draws_and_strips():
+    """Two draws of four do it all: over strips alone that would be half of the answers, almost for certain."""
+    none = answers(lambda strip, target: None)
+    draws = [[{**row, "draw": draw} for row in (ALWAYS if draw % 2 else none)] for draw in range(4)]
+    found = summaries.controls(draws, ALWAYS, ALONE, PANELS)
+    for share in (found, *found["per_panel"]):
+        assert share["interval"][0] < 0.1 < 0.9 < share["interval"][1]
+    mean = found["against"]["mean"]
+    assert found["interval"] == [mean["low"], mean["high"]]
+    untold = [[{**row, "draw": 0} for row in draw] for draw in draws]
+    alone = summaries.condition([row for draw in untold for row in draw], ALONE, PANELS)
+    assert alone["interval"][0] > 0.3
+
+
 def curve(*sets):
-    return [(float(size), summaries.estimated(records, ALONE, 0)) for size, records in enumerate(sets, start=1)]
+    return [(float(size), summaries.estimated(records, ALONE)) for size, records in enumerate(sets, start=1)]
 
 
 def test_the_least_strength_that_is_enough():
