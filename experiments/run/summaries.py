@@ -224,11 +224,16 @@ def controls(
     draws: Sequence[Sequence[Record]], gaze: Sequence[Record], alone: Sequence[Record], panels: int
 ) -> ConditionRow:
     """Returns the `condition` of draws of control heads together, and the gaze heads among them under both rules."""
-    found = condition([row for draw in draws for row in draw], alone, panels)
+    found = condition(numbered_draws(draws), alone, panels)
     steered, drawn = _judged(gaze, alone), [_judged(draw, alone) for draw in draws]
     found["against"] = among(steered.hit, [one.hit for one in drawn], steered.clusters[0])
     found["by_paper"]["against"] = among(steered.by_paper, [one.by_paper for one in drawn], steered.clusters[0])
     return found
+
+
+def numbered_draws(draws: Sequence[Sequence[Record]]) -> list[Record]:
+    """Returns the answers of all draws of control heads, each with the number of its draw."""
+    return [{**row, "draw": number} for number, draw in enumerate(draws) for row in draw]
 
 
 def among(

@@ -99,18 +99,18 @@ def score(rules: ChairRules, captions: Sequence[Caption], truth: Truth, seed: in
     def share(parts: Sequence[Sequence[bool]]) -> Estimate | None:
         """The share of what is true of parts of each caption."""
         flat = np.array([one for some in parts for one in some], bool)
-        return accuracy(flat, np.repeat(place, [*map(len, parts)]), seed) if flat.size else None
+        return accuracy(flat, np.repeat(place, [*map(len, parts)])) if flat.size else None
 
     return ChairScores(
         captions=len(captions),
-        sentence=accuracy(np.array([any(some) for some in wrong]), place, seed),
+        sentence=accuracy(np.array([any(some) for some in wrong]), place),
         mention=share(wrong),
         object=share([[one not in real for one in sorted(some)] for some, real in zip(distinct, there, strict=True)]),
         recall=share([[one in some for one in sorted(real)] for some, real in zip(distinct, there, strict=True)]),
-        objects=average(counts, place, seed, (0.0, float(max(counts.max(), 1)))),
-        words=average(lengths, place, seed, (0.0, longest)),
+        objects=average(counts, place, whole=(0.0, float(max(counts.max(), 1)))),
+        words=average(lengths, place, whole=(0.0, longest)),
         repeated=share([_repeats(caption.text) for caption in captions]),
-        ended=accuracy(np.array([caption.ended for caption in captions]), place, seed),
+        ended=accuracy(np.array([caption.ended for caption in captions]), place),
     )
 
 

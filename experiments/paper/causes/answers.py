@@ -10,7 +10,7 @@ from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import NOWHERE, Aim, Condition
 from experiments.run.records import Row
 from experiments.run.run import Run
-from experiments.run.summaries import Counted, Provenance, Share, estimated, grouped, shared
+from experiments.run.summaries import Counted, Provenance, Share, clusters, estimated, grouped, shared
 from gaze.heads import HeadSet
 from gaze.judges.outcomes import is_junk
 from gaze.pictures.strips import Strip
@@ -85,13 +85,13 @@ def saved(run: Run, part: str, strips: Sequence[Strip]) -> Groups:
 def summed(groups: Groups, title: str, seed: int) -> SteeredRow:
     """The numbers of one steered condition."""
     rows = groups[title]
-    return {**estimated(rows, groups[UNSTEERED], seed), "junk": junk(rows)}
+    return {**estimated(rows, groups[UNSTEERED]), "junk": junk(rows)}
 
 
 def answered(groups: Groups, name: str, seed: int) -> Share:
     """How often the panel that is asked for by number is described, with the heads of this name cut off."""
     rows = groups[f"{name} cut"]
-    return shared(accuracy(hits(rows), np.unique([row["strip"] for row in rows], return_inverse=True)[1], seed))
+    return shared(accuracy(hits(rows), *clusters(rows)))
 
 
 def best_strength(groups: Groups, name: str, strengths: Sequence[float]) -> float:

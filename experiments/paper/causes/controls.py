@@ -17,7 +17,7 @@ from experiments.paper.causes.causal_map import looks
 from experiments.paper.causes.head_sets import head_sets
 from experiments.run.records import Row
 from experiments.run.run import Run
-from experiments.run.summaries import Among, ConditionRow, Share, among, shared
+from experiments.run.summaries import Among, ConditionRow, Share, among, clusters, numbered_draws, shared
 from experiments.run.summaries import controls as control_condition
 from gaze.heads import HeadSet
 from gaze.pictures.strips import Strip
@@ -193,7 +193,7 @@ def _steered(
         "strengths": [chosen[number] for number in mine],
         "junk": float(np.mean([answers.junk(rows) for rows in draws])),
         "moved": {"won": float(mean[0]), "from_text": -float(mean[KEYS.index("sink") : KEYS.index("answer")].sum())},
-        "found": control_condition(draws, gaze, groups[answers.UNSTEERED], seed, panels),
+        "found": control_condition(draws, gaze, groups[answers.UNSTEERED], panels),
     }
 
 
@@ -201,11 +201,11 @@ def _cut(groups: Groups, kind: str, sets: Mapping[str, Sequence[HeadSet]], seed:
     draws = [groups[f"{name} cut"] for name, other, _ in _named(sets) if other == kind]
     gaze = groups["gaze 0 cut"]
     strip = _strip_numbers(gaze)
-    together = [row for rows in draws for row in rows]
+    together = numbered_draws(draws)
     return {
         **_about(kind, sets),
-        "left": shared(accuracy(answers.hits(together), _strip_numbers(together), seed)),
-        "lost": among(~answers.hits(gaze), [~answers.hits(rows) for rows in draws], strip, seed),
+        "left": shared(accuracy(answers.hits(together), *clusters(together))),
+        "lost": among(~answers.hits(gaze), [~answers.hits(rows) for rows in draws], strip),
     }
 
 

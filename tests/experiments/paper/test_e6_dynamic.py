@@ -57,7 +57,7 @@ def test_text_follows_the_gaze_heads_and_nothing_else(results):
     assert gaze["readings"]["segment"]["rho"]["value"] > 0.5
     assert gaze["blind"]["accuracy"] > 0.5
     assert gaze["latency"]["turned"]["accuracy"] > 0.7
-    assert gaze["readings"]["segment"]["beyond_unsteered"]["low"] > 0.3
+    assert gaze["readings"]["segment"]["beyond_unsteered"]["value"] > 0.3
     for name in ("unsteered", "all, first token"):
         assert results["conditions"][name]["readings"]["segment"]["accuracy"] < 0.3
     for drawn in results["drawn"].values():
