@@ -4,14 +4,14 @@ All intervals are those of `gaze.intervals`. A single strip says nothing about o
 of what is measured. Numbers of several draws of heads have an interval over draws and strips.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int, Num, Shaped
 from scipy import stats
 
-from gaze.intervals import Labels, Means, numbered, shares, sums, variance
+from gaze.intervals import Labels, Means, numbered, shares, shares_over_words, sums, variance
 from qwen3vl_jax.errors import InputError
 
 UNATTRIBUTABLE = -1
@@ -107,6 +107,16 @@ def average(
 def accuracy(hit: Bool[np.ndarray, " answer"], *clusters: Labels) -> Estimate:
     """Share of hits; `average` of answers that are right or wrong. Raises InputError if there is no answer."""
     return average(hit, *clusters)
+
+
+def accuracy_over_words(hit: Bool[np.ndarray, " answer"], strip: Labels, words: Sequence[Set[str]]) -> Estimate:
+    """Share of hits with an interval over strips and words: answers that share a word may have their misses in common.
+
+    Args:
+      words: of the caption of each target.
+    """
+    found = shares_over_words(hit, strip, words)
+    return Estimate(float(hit.mean()), float(found.low), float(found.high), hit.size, len(np.unique(strip)))
 
 
 def difference(

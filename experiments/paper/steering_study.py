@@ -13,6 +13,7 @@ from experiments.run.formatting import (
     OUTCOMES,
     both,
     drawn,
+    interval,
     line,
     made_with,
     measure,
@@ -31,6 +32,7 @@ from experiments.run.summaries import (
     baseline,
     condition,
     grouped,
+    over_words,
     provenance,
 )
 from experiments.run.summaries import controls as control_condition
@@ -106,6 +108,10 @@ def sum_up(run: Run, name: str) -> SteeringResults:
     conditions = {title: condition(groups[title], alone, panels) for title in ("gaze", "gaze, replace")}
     if asked := [row for row in rows if row.get("kind") == "asked"]:
         conditions["asked"] = condition(asked, alone, panels)
+    if all(strip.captions for strip in strips):
+        captions = {strip.name: strip.captions for strip in strips}
+        for title in conditions:
+            conditions[title]["over_words"] = over_words(asked if title == "asked" else groups[title], captions)
     for kind in ("random", "paper", "code", "all"):
         draws = [some for some in groups.values() if some[0].get("kind") == kind]
         conditions[kind] = control_condition(draws, gaze, alone, panels)
@@ -223,6 +229,7 @@ def _tables(found: Mapping[str, ConditionRow], labels: Mapping[str, str]) -> lis
             COUNTING,
             [*map(made_with, found.values())],
         ),
+        *_over_words(found, labels),
         Table(
             "Draws of control heads",
             ("heads", "counting", "draws", "mean (least to most)"),
@@ -249,6 +256,27 @@ def _tables(found: Mapping[str, ConditionRow], labels: Mapping[str, str]) -> lis
             ("heads", *panels, "none"),
             [[labels[kind], *one["picks"], one["outcomes"]["unattributable"]] for kind, one in found.items()],
         ),
+    ]
+
+
+def _over_words(found: Mapping[str, ConditionRow], labels: Mapping[str, str]) -> list[Table]:
+    """Returns the table of intervals over strips and words, if captions are known."""
+    rows = [
+        [labels[kind], percent(one["accuracy"]), interval(one), interval(one["over_words"])]
+        for kind, one in found.items()
+        if "over_words" in one
+    ]
+    if not rows:
+        return []
+    columns = ("heads", "on target", "95% interval over strips", "over strips and words")
+    return [
+        Table(
+            "If words fail, not strips",
+            columns,
+            rows,
+            "A word that the model never gets right makes answers about many strips miss together. The second interval counts "
+            "answers as alike that share a word of their captions, unless most captions have it.",
+        )
     ]
 
 

@@ -4,7 +4,8 @@ Every share of answers on target is counted twice: as judged, and by the paper's
 released scripts), which calls an answer that equals the unsteered one a miss, even where it describes the target.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
@@ -14,7 +15,15 @@ from jaxtyping import Bool, Int
 from experiments.run.records import Row as Record
 from gaze.intervals import Labels, numbered
 from gaze.judges.outcomes import count, outcome, same_by_code
-from gaze.statistics import UNATTRIBUTABLE, Correlation, Estimate, accuracy, against_controls, panel_accuracy
+from gaze.statistics import (
+    UNATTRIBUTABLE,
+    Correlation,
+    Estimate,
+    accuracy,
+    accuracy_over_words,
+    against_controls,
+    panel_accuracy,
+)
 
 T = TypeVar("T")
 N = TypeVar("N")
@@ -147,10 +156,14 @@ class OutcomeCounts(TypedDict):
 
 
 class ConditionRow(Provenance, Measured):
-    """The numbers of one condition; `picks` counts the answers that describe each panel, whatever the target."""
+    """The numbers of one condition; `picks` counts the answers that describe each panel, whatever the target.
+
+    `over_words` has an interval over strips and the words of captions, where those are known.
+    """
 
     outcomes: OutcomeCounts
     picks: list[int]
+    over_words: NotRequired[Share]
 
 
 class EstimatedRow(Provenance, Counted):
@@ -229,6 +242,18 @@ def controls(
     found["against"] = among(steered.hit, [one.hit for one in drawn], steered.clusters[0])
     found["by_paper"]["against"] = among(steered.by_paper, [one.by_paper for one in drawn], steered.clusters[0])
     return found
+
+
+def over_words(records: Sequence[Record], captions: Mapping[str, Sequence[str]]) -> Share:
+    """Returns the share of answers that describe their target, with an interval over strips and words.
+
+    Args:
+      captions: of the panels of each strip.
+    """
+    targets = [captions[row["strip"]][row["target"] - 1] for row in records]
+    words = [{*re.findall(r"\w+", target.lower())} for target in targets]
+    hit = _verdicts(records) == np.array([row["target"] - 1 for row in records])
+    return shared(accuracy_over_words(hit, clusters(records)[0], words))
 
 
 def numbered_draws(draws: Sequence[Sequence[Record]]) -> list[Record]:

@@ -1,5 +1,6 @@
 """Answers counted both ways, and the least strength that is enough, on records made up by hand."""
 
+import numpy as np
 import pytest
 
 from experiments.run import summaries
@@ -87,3 +88,27 @@ def test_no_strength_is_enough_where_the_greatest_moves_nothing(sets):
 def test_one_answer_that_moved_by_luck_is_no_plateau():
     lucky = answers(lambda strip, target: 1 if (strip, target) == (0, 1) else 2)
     assert summaries.least_sufficient(curve(NEVER_MOVED, lucky)) is None
+
+
+def test_a_word_that_fails_everywhere_widens_the_interval_over_words():
+    """The same misses, once all of one word and once of words by chance."""
+    rng = np.random.default_rng(0)
+    things = np.stack([rng.permutation(24)[:PANELS] for _ in range(60)])
+    captions = {str(strip): [f"a thing{thing} here" for thing in some] for strip, some in enumerate(things)}
+    bad = things == 0
+    assert 0 < bad.sum() < 30
+    rows = [
+        [
+            row(strip, target, None if missed[strip, target] else target)
+            for strip in range(60)
+            for target in range(PANELS)
+        ]
+        for missed in (bad, rng.permutation(bad.ravel()).reshape(bad.shape))
+    ]
+    word, chance = (summaries.over_words(some, captions) for some in rows)
+    assert word["accuracy"] == chance["accuracy"]
+    assert word["interval"][0] < chance["interval"][0]
+    assert word["interval"][0] < summaries.condition(rows[0], ALONE_ALL, PANELS)["interval"][0] - 0.02
+
+
+ALONE_ALL = [{**row(strip, 0, 2), "target": None} for strip in range(60)]
