@@ -4,7 +4,7 @@ A share is taken for one of fewer independent answers, as many as have its varia
 Clopper-Pearson interval (Korn & Graubard, Survey Methodology 24, 1998). Near 0 and 1 hardly anything varies, and a variance
 measured there says little: the fewer answers stand out, the more an answer is taken for a repetition of the others about
 its strip (`PRIOR`). So "100 % of 360 answers about 60 strips" ends at 94 %, where 60 answers would. What has no ends gets
-Student's t over clusters. `python tests/gaze/test_coverage.py` measures how often intervals hold the truth.
+Student's t over clusters. `coverage.md` says how often intervals hold the truth.
 """
 
 from collections import Counter
