@@ -152,7 +152,8 @@ def chapter(run: Run, results: CalibrationResults) -> Chapter:
                 "Calibration",
                 columns,
                 rows,
-                f"Kappa: agreement with the {results['judge']} judge on {results['answers']} answers of experiment 5.",
+                f"Strangers attributed: captions of other strips that the judge gives to a panel of this one. Kappa: agreement with "
+                f"the {results['judge']} judge on {results['answers']:,} answers of experiment 5.",
             )
         ]
         if judges
@@ -167,9 +168,14 @@ def _conclusion(results: CalibrationResults) -> str:
     mine = next((one for one in results["judges"] if one["judge"] == results["judge"]), None)
     if mine is None:
         return "The judge of this report was not calibrated."
+    strangers = mine["strangers"]
     return (
-        f"The judge of this report, {mine['judge']}, finds the panel of {percent(mine['accuracy'])} of the captions, and of "
-        f"{percent(mine['shuffled_accuracy'])} with the panels in another order."
+        f"The judge of this report, {mine['judge']}, finds the panel of {percent(mine['accuracy'])} of the captions"
+        + (
+            "."
+            if strangers is None
+            else f", and gives {percent(strangers)} of the captions of other strips to some panel."
+        )
     )
 
 
