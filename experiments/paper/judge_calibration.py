@@ -152,8 +152,8 @@ def chapter(run: Run, results: CalibrationResults) -> Chapter:
                 "Calibration",
                 columns,
                 rows,
-                f"Strangers attributed: captions of other strips that the judge gives to a panel of this one. Kappa: agreement with "
-                f"the {results['judge']} judge on {results['answers']:,} answers of experiment 5.",
+                f"Strangers attributed: captions of other strips that the judge gives to a panel of this one. Kappa: agreement "
+                f"with the {results['judge']} judge on {results['answers']:,} answers of experiment 5.",
             )
         ]
         if judges
