@@ -270,8 +270,13 @@ def _plots(results: SweepResults) -> list[Plot]:
 
 def _tables(results: SweepResults) -> list[Table]:
     def table(title: str, columns: Sequence[str], rows: Sequence[SweepRow], cells: Sequence[Sequence[Cell]]) -> Table:
-        numbers = [[*some, *on_target(row), row["n"]] for row, some in zip(rows, cells, strict=True)]
-        return Table(title, (*columns, *ON_TARGET, "answers"), numbers, COUNTING, [*map(made_with, rows)])
+        numbers = [
+            [*some, *on_target(row), row["n"], row["outcomes"]["empty"], row["outcomes"]["junk"]]
+            for row, some in zip(rows, cells, strict=True)
+        ]
+        return Table(
+            title, (*columns, *ON_TARGET, "answers", "empty", "junk"), numbers, COUNTING, [*map(made_with, rows)]
+        )
 
     heads, strength, mode = results["heads"], results["strength"], results["mode"]
     rows, wordings = results["query positions"], results["wording"]

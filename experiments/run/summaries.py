@@ -167,7 +167,9 @@ class ConditionRow(Provenance, Measured):
 
 
 class EstimatedRow(Provenance, Counted):
-    """The numbers of one condition without its panels and outcomes."""
+    """The numbers of one condition without its panels."""
+
+    outcomes: OutcomeCounts
 
 
 class UnsteeredPicks(TypedDict):
@@ -216,19 +218,19 @@ def provenance(row: Record) -> Provenance:
 
 def estimated(records: Sequence[Record], alone: Sequence[Record]) -> EstimatedRow:
     """Returns the share of answers that describe their target, with its interval, and where it comes from."""
-    return {**provenance(records[0]), **_counted(_judged(records, alone))}
+    return {
+        **provenance(records[0]),
+        **_counted(_judged(records, alone)),
+        "outcomes": _outcomes(records, alone),
+    }
 
 
 def condition(records: Sequence[Record], alone: Sequence[Record], panels: int) -> ConditionRow:
     """Returns `measured`, and what became of the answers about strips of so many panels."""
-    unsteered = {row["strip"]: (row["text"], _region(row)) for row in alone}
-    counted = count(
-        [outcome(row["text"], _region(row), row["target"] - 1, *unsteered[row["strip"]]) for row in records]
-    )
     return {
         **provenance(records[0]),
         **measured(records, alone),
-        "outcomes": cast(OutcomeCounts, asdict(counted)),
+        "outcomes": _outcomes(records, alone),
         "picks": _picks(_verdicts(records), panels),
     }
 
@@ -323,6 +325,14 @@ def _counted(some: _Judged) -> Counted:
         **shared(accuracy(some.hit, *some.clusters)),
         "by_paper": shared(accuracy(some.by_paper, *some.clusters)),
     }
+
+
+def _outcomes(records: Sequence[Record], alone: Sequence[Record]) -> OutcomeCounts:
+    unsteered = {row["strip"]: (row["text"], _region(row)) for row in alone}
+    counted = count(
+        [outcome(row["text"], _region(row), row["target"] - 1, *unsteered[row["strip"]]) for row in records]
+    )
+    return cast(OutcomeCounts, asdict(counted))
 
 
 def _judged(records: Sequence[Record], alone: Sequence[Record]) -> _Judged:

@@ -10,7 +10,7 @@ from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import NOWHERE, Aim, Condition
 from experiments.run.records import Row
 from experiments.run.run import Run
-from experiments.run.summaries import Counted, Provenance, Share, clusters, estimated, grouped, shared
+from experiments.run.summaries import EstimatedRow, Share, clusters, estimated, grouped, shared
 from gaze.heads import HeadSet
 from gaze.judges.outcomes import is_junk
 from gaze.pictures.strips import Strip
@@ -27,7 +27,7 @@ Groups = Mapping[str, list[Row]]
 """Judged answers by the name of their condition."""
 
 
-class SteeredRow(Provenance, Counted):
+class SteeredRow(EstimatedRow):
     """Answers on target under one condition, and the share of them that are junk or empty."""
 
     junk: float

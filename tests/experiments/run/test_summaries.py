@@ -45,6 +45,7 @@ def test_an_unchanged_answer_is_a_hit_as_judged_and_a_miss_by_the_paper():
 
 def test_steering_that_does_nothing_hits_by_luck_as_judged_and_never_by_the_paper():
     found = summaries.estimated(NEVER_MOVED, ALONE)
+    assert (found["outcomes"]["hit"], found["outcomes"]["wrong"]) == (STRIPS, STRIPS * (PANELS - 1))
     assert found["accuracy"] == pytest.approx(1 / 6)
     assert found["by_paper"]["accuracy"] == 0
 
