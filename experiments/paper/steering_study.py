@@ -274,8 +274,9 @@ def _over_words(found: Mapping[str, ConditionRow], labels: Mapping[str, str]) ->
             "If words fail, not strips",
             columns,
             rows,
-            "A word that the model never gets right makes answers about many strips miss together. The second interval counts "
-            "answers as alike that share a word of their captions, unless most captions have it.",
+            "A word that the model never gets right makes answers about many strips miss together. The second interval holds for "
+            "other words, too: answers count as alike that share a word of their captions, unless most captions have it. Few "
+            "words, each in many captions, say little about others, so it is wide even where none fails.",
         )
     ]
 
