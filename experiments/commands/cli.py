@@ -178,6 +178,26 @@ def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) 
         show(found)
 
 
+@cli.command("hallucination")
+@click.argument("model", default="testbed")
+@click.option(
+    "--pope", type=click.Path(path_type=Path), help="Folder of POPE's files, RePOPE's labels beside them if at hand."
+)
+@click.option(
+    "--coco",
+    required=True,
+    metavar="ANNOTATIONS,IMAGES",
+    help="Folder of COCO's instances and captions, and of pictures.",
+)
+@_run_folder("hallucination")
+@options("dtype", "images", "seed")
+def hallucination_command(model: str, pope: Path | None, coco: str, out: Path | None, **given: Any) -> None:
+    """Does MODEL tell of things that are not in the picture? POPE and CHAIR, with the picture and without."""
+    from experiments.commands.hallucination import hallucination
+
+    hallucination(model, pope, coco, _folder(out, "hallucination"), given)
+
+
 @cli.command("judge")
 @click.argument("out", metavar="RUN", type=RunFolder(path_type=Path))
 @click.option("--judge", required=True, help="exact, first, caption, likelihood or chat:MODEL[@URL].")

@@ -7,10 +7,11 @@ released scripts), which calls an answer that equals the unsteered one a miss, e
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import NamedTuple, NotRequired, TypedDict, TypeVar, cast
+from typing import NamedTuple, NotRequired, TypeVar, cast
 
 import numpy as np
 from jaxtyping import Bool, Int
+from typing_extensions import TypedDict
 
 from experiments.run.records import Row as Record
 from gaze.intervals import Labels, numbered

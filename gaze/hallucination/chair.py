@@ -76,7 +76,7 @@ def true_objects(rules: ChairRules, categories: Iterable[str], captions: Iterabl
     return frozenset([*(rules.objects[name] for name in named), *told])
 
 
-def score(rules: ChairRules, captions: Sequence[Caption], truth: Truth, seed: int) -> ChairScores:
+def score(rules: ChairRules, captions: Sequence[Caption], truth: Truth) -> ChairScores:
     """Scores captions; all that stands in a row about one picture hangs together.
 
     Raises InputError for no caption, and a picture without truth.

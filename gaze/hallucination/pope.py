@@ -12,15 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from gaze.intervals import ends, resampled
-from gaze.statistics import Estimate, accuracy
+from gaze.statistics import Estimate, accuracy, average
 from qwen3vl_jax.checks import require_finite, require_shape
 from qwen3vl_jax.errors import InputError
-
-DRAWS = 2_000
-"""Of the bootstrap over pictures for F1 and AUROC."""
-PIECE = 250
-"""Draws at a time, for the memory."""
 
 Parser = Callable[[str], bool | None]
 
@@ -81,7 +75,6 @@ def score(
     label: Bool[np.ndarray, " question"],
     said: Sequence[bool | None],
     image: Int[np.ndarray, " question"],
-    seed: int,
     margin: Float[np.ndarray, " question"] | None = None,
 ) -> Scores:
     """Scores answers; intervals know that questions about one picture hang together.
@@ -103,7 +96,10 @@ def score(
     right = np.where(label, yes, no)
     precision, recall = _share(right, yes, image), _share(right, label, image)
     # Undefined, too, where both are 0, as the official script divides by their sum.
-    f1 = None if precision is None or recall is None or not np.any(right & yes) else _f1(label, yes, image, seed)
+    f1 = None
+    if precision is not None and recall is not None and np.any(right & yes):
+        # The right ones among those that say yes and those that should, taken together.
+        f1 = accuracy(np.concatenate([right[yes], right[label]]), np.concatenate([image[yes], image[label]]))
     return Scores(
         n=count,
         true_yes=int(np.sum(yes & label)),
@@ -116,45 +112,38 @@ def score(
         recall=recall,
         f1=f1,
         yes_ratio=accuracy(yes, image),
-        auroc=None if margin is None else auroc(label, margin, image, seed),
+        auroc=None if margin is None else auroc(label, margin, image),
     )
 
 
 def auroc(
-    label: Bool[np.ndarray, " question"],
-    margin: Float[np.ndarray, " question"],
-    image: Int[np.ndarray, " question"],
-    seed: int,
+    label: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " question"], image: Int[np.ndarray, " question"]
 ) -> Estimate | None:
-    """Area under the ROC curve of the margin, ties counting half, with its bootstrap over pictures; None with one label only."""
+    """Area under the ROC curve of the margin, ties counting half; None with one label only.
+
+    It is the mean over questions whose answer is yes of the share of the others that they lead, and over those others of the
+    share that leads them. The intervals of both means are put together by squaring and adding (Zou and Donner 2008).
+    """
     require_finite("margin", margin)
     if label.all() or not label.any():
         return None
-    positives = int(label.sum())
-    above = stats.rankdata(margin)[label].sum() - positives * (positives + 1) / 2
-    value = float(above / (positives * (len(label) - positives)))
-    order = np.argsort(margin, kind="stable")
-    starts = np.flatnonzero(np.diff(margin[order], prepend=np.nan) != 0)
-    _, number = np.unique(image, return_inverse=True)
-
-    def drawn(times: Float[np.ndarray, "draw image"]) -> Float[np.ndarray, " draw"]:
-        weight = times[:, number[order]]
-        yes, no = (np.add.reduceat(weight * side[order], starts, axis=1) for side in (label, ~label))
-        pairs = yes.sum(axis=1) * no.sum(axis=1)
-        won = np.sum(yes * (np.cumsum(no, axis=1) - no / 2), axis=1)
-        return _ratio(won, pairs)
-
-    return _bootstrapped(value, drawn, number, seed)
+    value, low, high = 0.0, 0.0, 0.0
+    for side, sign in ((label, 1), (~label, -1)):
+        within, among = stats.rankdata(sign * margin[side]), stats.rankdata(sign * margin)[side]
+        mean = average((among - within) / np.sum(~side), image[side])
+        value, low, high = mean.value, low + (mean.value - mean.low) ** 2, high + (mean.high - mean.value) ** 2
+    ends = max(value - low**0.5, 0.0), min(value + high**0.5, 1.0)
+    return Estimate(value, *ends, len(label), len(np.unique(image)))
 
 
-def equal_recall(scores: Mapping[str, Scores]) -> bool | None:
+def equal_recall(recalls: Sequence[Estimate | None]) -> bool | None:
     """Whether all splits of one set have the same recall; None for a single one.
 
     The official splits ask the same questions whose answer is yes, so that any difference between greedy answers is a fault,
     of the files or of whatever answered.
     """
-    recalls = {one.recall and (one.recall.value, one.recall.answers) for one in scores.values()}
-    return None if len(scores) < 2 else len(recalls) == 1
+    found = {one and (one.value, one.answers) for one in recalls}
+    return None if len(recalls) < 2 else len(found) == 1
 
 
 def _share(
@@ -163,40 +152,3 @@ def _share(
     image: Int[np.ndarray, " question"],
 ) -> Estimate | None:
     return accuracy(right[among], image[among]) if among.any() else None
-
-
-def _f1(
-    label: Bool[np.ndarray, " question"],
-    yes: Bool[np.ndarray, " question"],
-    image: Int[np.ndarray, " question"],
-    seed: int,
-) -> Estimate:
-    _, number = np.unique(image, return_inverse=True)
-    right, all_of_both = np.bincount(number, label & yes), np.bincount(number, label) + np.bincount(number, yes)
-
-    def drawn(times: Float[np.ndarray, "draw image"]) -> Float[np.ndarray, " draw"]:
-        return _ratio(2 * (times @ right), times @ all_of_both)
-
-    return _bootstrapped(float(2 * right.sum() / all_of_both.sum()), drawn, number, seed)
-
-
-def _bootstrapped(
-    value: float,
-    drawn: Callable[[Float[np.ndarray, "draw image"]], Float[np.ndarray, " draw"]],
-    number: Int[np.ndarray, " question"],
-    seed: int,
-) -> Estimate:
-    """A ratio with its interval: its parts are summed anew over each draw of pictures, those that leave it undefined apart."""
-    images = int(number.max()) + 1
-    if images == 1:
-        return Estimate(value, 0.0, 1.0, len(number), images)
-    times = resampled(images, np.random.default_rng(seed), DRAWS)
-    found = np.concatenate([drawn(times[start : start + PIECE]) for start in range(0, DRAWS, PIECE)])
-    low, high = ends(found[np.isfinite(found)]).tolist()
-    return Estimate(value, low, high, len(number), images)
-
-
-def _ratio(part: Float[np.ndarray, " draw"], whole: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
-    """NaN where there is nothing to divide by."""
-    found: np.ndarray = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
-    return found

@@ -1,0 +1,1 @@
+"""`gaze hallucination`: POPE and CHAIR on a checkpoint, by arms."""

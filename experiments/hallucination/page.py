@@ -1,0 +1,223 @@
+"""The page of `gaze hallucination`: what was measured, beside the arm without pictures, and what the numbers cannot say."""
+
+from collections.abc import Sequence
+
+from experiments.hallucination.results import (
+    ChairResults,
+    ChairRow,
+    HallucinationResults,
+    PopeFileRow,
+    PopeResults,
+    PopeRow,
+)
+from experiments.run.formatting import percent
+from experiments.run.settings import is_testbed
+from experiments.run.summaries import EstimateRow
+from gaze.report.html import Chapter, Cover, Table
+
+UNTAUGHT = "This model has never learned to answer yes or no: its numbers mean nothing and show only that the measurement runs."
+UNDEFINED = "–"
+INTERVALS = "In brackets 95 % intervals, clustered by picture. A dash: undefined, as there is nothing to divide by."
+
+
+def cover(results: HallucinationResults) -> Cover:
+    facts: list[tuple[str, str | float]] = [
+        ("model", results["model"]),
+        ("revision", results["revision"]),
+        ("dtype", results["dtype"]),
+        ("seed", results["seed"]),
+    ]
+    summary = [chapter.findings[0] for chapter in chapters(results) if chapter.findings]
+    if is_testbed(results["model"]):
+        summary = [UNTAUGHT, *summary]
+    return Cover(
+        "Does it tell of things that are not there?",
+        "POPE asks whether a thing is in the picture; CHAIR counts the things in a description that are not.",
+        facts,
+        summary,
+    )
+
+
+def chapters(results: HallucinationResults) -> list[Chapter]:
+    untaught = [UNTAUGHT] if is_testbed(results["model"]) else []
+    found = []
+    if (pope := results["pope"]) is not None:
+        found.append(_pope(pope, untaught))
+    if (chair := results["chair"]) is not None:
+        found.append(_chair(chair, untaught))
+    return found
+
+
+def _pope(results: PopeResults, untaught: Sequence[str]) -> Chapter:
+    unequal = [one for one in results["recall"] if one["equal"] is False]
+    copies = [one["name"] for one in results["files"] if one["official"] is None]
+    lost = sum(one["questions"] - one["asked"] for one in results["files"])
+    whole = "whole words" if results["whole_words"] else "first pieces of words"
+    caveats = [
+        *untaught,
+        *([f"{', '.join(copies)}: not byte for byte what the authors released."] if copies else []),
+        *(
+            [f"{lost} questions were not asked: their {len(results['absent'])} pictures cannot be read."]
+            if lost
+            else []
+        ),
+        *(
+            f"Recall differs between the splits of {one['set']} ({one['arm']}, {one['parser']}): it should not."
+            for one in unequal
+        ),
+        f"The margin is read of {whole}: {len(results['yes_tokens'])} tokens of yes, {len(results['no_tokens'])} of no.",
+        "A model may have been trained on these very pictures and questions; nothing here can tell.",
+    ]
+    return Chapter(
+        1,
+        "pope",
+        "POPE: is it in the picture?",
+        "The model is asked whether a thing is in a picture. Without the picture it can only guess, and may guess well: what "
+        "counts is the distance between the two.",
+        [_pope_finding(row) for row in results["rows"] if row["parser"] == "official" and row["over"] is not None],
+        tables=[_pope_table(results["rows"]), _files_table(results["files"])],
+        caveats=caveats,
+    )
+
+
+def _pope_finding(row: PopeRow) -> str:
+    over = row["over"]
+    assert over is not None
+    return (
+        f"{row['set']}, {row['split']}, labels of {row['labels']}: {_share(row['accuracy'])} right, "
+        f"{_points(over)} more than without the picture; {percent(row['yes_ratio']['value'])} of the answers are yes."
+    )
+
+
+def _pope_table(rows: Sequence[PopeRow]) -> Table:
+    return Table(
+        "POPE by split, labels, parser and arm",
+        (
+            "set",
+            "split",
+            "labels",
+            "parser",
+            "arm",
+            "n",
+            "accuracy",
+            "precision",
+            "recall",
+            "F1",
+            "yes",
+            "AUROC",
+            "unparsed",
+        ),
+        [
+            (
+                row["set"],
+                row["split"],
+                row["labels"],
+                row["parser"],
+                row["arm"],
+                row["n"],
+                _share(row["accuracy"]),
+                _share(row["precision"]),
+                _share(row["recall"]),
+                _share(row["f1"]),
+                _share(row["yes_ratio"]),
+                _share(row["auroc"]),
+                row["unparsed"],
+            )
+            for row in rows
+        ],
+        "Official parser: what has no exact No, no or not up to the first full stop is yes. Strict: the first word is yes or no; "
+        f"all else is wrong, and counted as unparsed. {INTERVALS}",
+    )
+
+
+def _files_table(files: Sequence[PopeFileRow]) -> Table:
+    return Table(
+        "Files of questions",
+        ("file", "released file", "questions", "asked", "“imange”", "repeated", "labels of RePOPE"),
+        [
+            (
+                one["name"],
+                one["official"] or "a copy",
+                one["questions"],
+                one["asked"],
+                one["typos"],
+                one["repeated"],
+                UNDEFINED if one["relabelled"] is None else one["relabelled"],
+            )
+            for one in files
+        ],
+    )
+
+
+def _chair(results: ChairResults, untaught: Sequence[str]) -> Chapter:
+    caveats = [
+        *untaught,
+        "The original's rules are kept fault for fault: “bus” is not found, “buses” is; an orange shirt counts as the fruit.",
+        *([f"{results['absent']} pictures that were drawn are not there."] if results["absent"] else []),
+        *([f"{results['untold']} pictures have no reference caption."] if results["untold"] else []),
+        *(
+            [f"{results['wordless']} pictures are not in the rows of common length: an arm wrote no complete sentence."]
+            if results["wordless"]
+            else []
+        ),
+    ]
+    return Chapter(
+        2,
+        "chair",
+        "CHAIR: what does it tell of?",
+        f"The model describes {len(results['images'])} pictures (“{results['question']}”, at most {results['longest']} tokens). "
+        "Shorter descriptions hallucinate less: so length, recall and repetition stand in the same row, and the arms are "
+        "compared at a common length, too.",
+        [_chair_finding(row) for row in results["rows"] if row["over"] is not None],
+        tables=[_chair_table(results["rows"])],
+        caveats=caveats,
+    )
+
+
+def _chair_finding(row: ChairRow) -> str:
+    over = row["over"]
+    assert over is not None
+    return (
+        f"{_share(row['sentence'])} of the descriptions ({row['length']}) tell of a thing that is not there, {_points(over)} "
+        f"more than without the picture; of the things that are there {_share(row['recall'])} are named, in "
+        f"{row['words']['value']:.1f} words."
+    )
+
+
+def _chair_table(rows: Sequence[ChairRow]) -> Table:
+    return Table(
+        "CHAIR by length and arm",
+        (
+            *("length", "arm", "captions", "CHAIRs", "CHAIRi, mentions", "CHAIRi, distinct objects", "recall"),
+            *("distinct objects", "words", "repeated 4-grams", "ended"),
+        ),
+        [
+            (
+                row["length"],
+                row["arm"],
+                row["captions"],
+                _share(row["sentence"]),
+                _share(row["mention"]),
+                _share(row["object"]),
+                _share(row["recall"]),
+                row["objects"]["value"],
+                row["words"]["value"],
+                _share(row["repeated"]),
+                _share(row["ended"]),
+            )
+            for row in rows
+        ],
+        f"Common length: of each picture as many complete sentences as every arm wrote. {INTERVALS}",
+    )
+
+
+def _share(found: EstimateRow | None) -> str:
+    if found is None:
+        return UNDEFINED
+    return f"{percent(found['value'])} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+
+
+def _points(found: EstimateRow) -> str:
+    return f"{100 * found['value']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})".replace(
+        "-", "−"
+    )
