@@ -170,12 +170,14 @@ def against_controls(
       gaze, controls: hits in the same answers, with gaze heads and with each draw of random heads.
       strip: which strip each answer is about.
 
+    A single set (all heads, those of another ranking) is no draw: its interval is over strips, and about these heads only.
     Raises InputError if there is no draw or no answer.
     """
     if not controls.size:
         raise InputError("there are no answers with control heads to compare with")
     each, value = controls.mean(axis=1), float(gaze.mean())
-    clusters = np.tile(strip, len(controls)), np.repeat(np.arange(len(controls)), len(strip))
+    strips, draw = np.tile(strip, len(controls)), np.repeat(np.arange(len(controls)), len(strip))
+    clusters = (strips, draw) if len(controls) > 1 else (strips,)
     return Controls(
         accuracies=tuple(each.tolist()),
         mean=accuracy(controls.ravel(), *clusters),
