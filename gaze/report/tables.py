@@ -12,7 +12,7 @@ from gaze.report.typography import NO_BREAK, typeset, unbroken
 
 Cell = str | Number | np.integer | np.floating
 
-PAGE_SIGNS, SMALL_SIGNS = 86, 128
+PAGE_SIGNS, SMALL_SIGNS = 86, 130
 """Digits that fit side by side on the page, in the widest of its fonts; small ones."""
 PADDING = 2
 LONG_WORD = 24

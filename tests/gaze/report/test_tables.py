@@ -13,10 +13,10 @@ from gaze.report.typography import typeset, unbroken
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHARE = "100.0% (100.0 to 100.0)"
-NAME = "random heads of the same layers, the paper's way"
+NAME = "random heads of the same layers, even attention on the target"
 
 WIDE = {
-    "per panel": ([*"ab", *(f"panel {n}" for n in range(1, 7))], [[NAME, "as judged", *[SHARE] * 6]] * 9),
+    "per panel": (["heads", "counting", *(f"panel {n}" for n in range(1, 7))], [[NAME, "as judged", *[SHARE] * 6]] * 9),
     "twelve panels": (["heads", *(f"panel {n}" for n in range(1, 13))], [[NAME, *[SHARE] * 12]] * 14),
     "many columns": ([f"what was counted {n}" for n in range(20)], [[NAME, *range(1_000_000, 1_000_019)]] * 3),
     "paths": (["checkpoint", "score"], [["/a/path/to/a/checkpoint" * 20, 0.5]] * 2),
