@@ -1,9 +1,8 @@
 """What `gaze diagnose` finds, and how people are told of it."""
 
-from typing import TypedDict
-
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import TypedDict
 
 from experiments.paper.reports.checkpoints import CriterionRow
 from experiments.paper.reports.discovery import StabilityRow

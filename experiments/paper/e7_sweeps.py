@@ -6,9 +6,10 @@ best number on these very strips would have given stands beside it, as that is w
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, cast
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.paper import e1_discovery
 from experiments.paper.reports.discovery import RANKINGS as NAMED

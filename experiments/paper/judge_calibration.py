@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TypedDict, cast
+from typing import cast
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.run.formatting import percent
 from experiments.run.records import Records, Row, chunk_name

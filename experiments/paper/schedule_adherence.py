@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired, cast
 
 import numpy as np
 from jaxtyping import Bool, Int64
+from typing_extensions import TypedDict
 
 from experiments.run.records import Records, Row
 from experiments.run.run import Run

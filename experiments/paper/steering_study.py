@@ -1,9 +1,9 @@
 """One question steered to every panel with the gaze heads and with every control: what VQA and static narration share."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.run.conditions import NOWHERE, Aim, Condition
 from experiments.run.formatting import (

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import click
 import numpy as np
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from experiments.data.sources import PURPOSES, Purpose, Source, open_source
 from experiments.run.cache import SCHEMA, Arrays, check_finite, digest, find_arrays, write_arrays

@@ -5,11 +5,12 @@ many would be the luckiest.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
+from typing_extensions import TypedDict
 
 from experiments.paper.causes import answers, attention
 from experiments.paper.causes.answers import NAME, Groups, SteeredRow

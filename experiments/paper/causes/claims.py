@@ -1,7 +1,8 @@
 """What one would like to say of gaze heads, each put so that it can fail, and whether it did."""
 
 from collections.abc import Iterator
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from experiments.paper.causes.causal_map import MapResults
 from experiments.paper.causes.controls import ControlResults

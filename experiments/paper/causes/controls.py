@@ -6,10 +6,10 @@ attention to the target as the gaze heads do at their best.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
+from typing_extensions import TypedDict
 
 from experiments.paper.causes import answers, attention
 from experiments.paper.causes.answers import NAME, Groups

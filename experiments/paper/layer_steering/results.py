@@ -1,6 +1,8 @@
 """What experiment 2 returns, plain JSON."""
 
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired, cast
+
+from typing_extensions import TypedDict
 
 from experiments.run.summaries import Provenance
 

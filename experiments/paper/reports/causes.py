@@ -1,9 +1,9 @@
 """The chapter about causes."""
 
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.paper.causes.causal_map import CANDIDATES, MOST_HEADS, HeadRow, MapResults, RankRow
 from experiments.paper.causes.causal_map import STRENGTHS as HEAD_STRENGTHS

@@ -1,9 +1,9 @@
 """The chapter about checkpoints."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.paper.reports.discovery import CurveRow, StabilityRow
 from experiments.run.formatting import COUNTING, ON_TARGET, drawn, made_with, percent, rules, share

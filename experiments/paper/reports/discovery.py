@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from math import factorial
-from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Float
+from typing_extensions import TypedDict
 
 from experiments.run.formatting import line, percent, plural
 from experiments.run.summaries import Measured, Provenance

@@ -1,9 +1,10 @@
 """The tables of experiment 6, and what its conditions are called."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.paper.schedule_adherence import READINGS, Adherence, DrawnReading
 from experiments.run.formatting import drawn as drawn_share

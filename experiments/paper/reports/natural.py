@@ -1,9 +1,10 @@
 """The chapter about natural images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
 
 from matplotlib.figure import Figure
+from typing_extensions import TypedDict
 
 from experiments.data.coco import SIZES
 from experiments.run.formatting import (

@@ -1,9 +1,10 @@
 """How experiment 3 is told: its figures, tables and sentences."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from experiments.run.formatting import drawn, made_with, percent, share
 from experiments.run.summaries import Among, CorrelationRow, Provenance, Share
