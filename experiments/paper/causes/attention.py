@@ -36,9 +36,15 @@ def unsteered(run: Run, strips: Sequence[Strip]) -> Float[np.ndarray, "answer la
 
 def moved(run: Run, strips: Sequence[Strip], sets: Sequence[HeadSet], strengths: Sequence[float]) -> Shares:
     """Where the heads of each set look when they are steered all together."""
-    masks = np.stack([heads.to_mask(*run.shape) for heads in sets])
+    masks = _masks(run, sets)
     found = measured(run, strips, masks, strengths)
     total: Shares = np.einsum("salhk,slh->sk", found, masks) / found.shape[1]
+    return total
+
+
+def unmoved(run: Run, sets: Sequence[HeadSet], before: Float[np.ndarray, "a l h k"]) -> Shares:
+    """Where they look of themselves, from `unsteered`."""
+    total: Shares = np.einsum("alhk,slh->sk", before, _masks(run, sets)) / len(before)
     return total
 
 
@@ -50,7 +56,7 @@ def equal_strengths(
     A head below another changes what that one reads. So the strength that would do for heads that do not hear of each
     other is corrected by what it moves in truth.
     """
-    start = moved(run, strips, sets, [0.0] * len(sets))[:, 0]
+    start = unmoved(run, sets, before)[:, 0]
     factor = np.ones(len(sets))
     strengths = np.array([_solved(run, heads, dose, before) for heads in sets])
     for _ in range(ROUNDS):
@@ -84,6 +90,10 @@ def measured(
     ]
     found = steered_shares(run.model, run.processor, strips, STATIC, requests)
     return found.reshape(len(masks), -1, *run.shape, len(KEYS))
+
+
+def _masks(run: Run, sets: Sequence[HeadSet]) -> Float[np.ndarray, "set layer heads"]:
+    return np.stack([heads.to_mask(*run.shape) for heads in sets])
 
 
 def _solved(run: Run, heads: HeadSet, dose: float, before: Float[np.ndarray, "a l h k"]) -> float:

@@ -116,8 +116,8 @@ def strengths(run: Run) -> dict[str, list[float]]:
     strips, before = run.pictures("selection")[: attention.STRIPS], looks(run)
 
     def equal() -> dict[str, np.ndarray]:
-        gaze = attention.moved(run, strips, [sets[0]] * 2, [0.0, best[0]])
-        won = float(gaze[1, 0] - gaze[0, 0])
+        gaze = attention.moved(run, strips, sets[:1], best[:1]) - attention.unmoved(run, sets[:1], before)
+        won = float(gaze[0, 0])
         return {"strength": attention.equal_strengths(run, strips, sets, won, before)}
 
     depends = (run.digests(strips), [heads.heads for heads in sets], best[0], attention.ROUNDS)
@@ -130,9 +130,8 @@ def moved(run: Run, chosen: Mapping[str, Sequence[float]]) -> Float[np.ndarray, 
     strips, sets = run.pictures("selection")[: attention.STRIPS], [heads for *_, heads in _named(head_sets(run))]
 
     def read() -> dict[str, np.ndarray]:
-        before = attention.moved(run, strips, sets, [0.0] * len(sets))
         after = [attention.moved(run, strips, sets, chosen[setting]) for setting in SETTINGS]
-        return {"moved": np.stack(after) - before}
+        return {"moved": np.stack(after) - attention.unmoved(run, sets, looks(run))}
 
     depends = (run.digests(strips), [heads.heads for heads in sets], [[*chosen[setting]] for setting in SETTINGS], KEYS)
     found: np.ndarray = run.saved(run.folder / NAME / "moved.npz", read, *depends)["moved"]
