@@ -292,7 +292,7 @@ def test_sums_up_what_was_saved(run):
 def test_the_chapter_tells_the_numbers(run):
     chapter = e2_layers.chapter(run, e2_layers.sum_up(run))
     text = " ".join(chapter.findings)
-    assert "it flips 66.7%" in text
+    assert "flips 66.7%" in text
     assert "the gaze heads lie in layers 2, 4." in text
     assert "3 random draws of the same length flip 11.1% on average, 0.0% to 22.2%" in text
     assert "of 4 panels 66.7% by one direction, 33.3% by that of six panels, 100.0% by those per place" in text
