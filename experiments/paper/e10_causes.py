@@ -4,7 +4,7 @@ The paper finds heads by where they look, steers them at one strength, and compa
 Here every head is moved alone, every set gets its own best strength, and heads are cut off: claims that can fail.
 """
 
-from experiments.paper.causes import causal_map, controls
+from experiments.paper.causes import causal_map, controls, learned
 from experiments.paper.causes.answers import NAME
 from experiments.paper.causes.claims import claims
 from experiments.paper.reports import causes as causes_report
@@ -18,6 +18,7 @@ NUMBER, TITLE = 10, "Are the heads that look the heads that matter?"
 def collect(run: Run) -> None:
     causal_map.collect(run)
     controls.collect(run)
+    learned.collect(run)
 
 
 def sum_up(run: Run) -> CauseResults:
@@ -28,6 +29,7 @@ def sum_up(run: Run) -> CauseResults:
         "heads_in_all": run.shape[0] * run.shape[1],
         "map": heads,
         "controls": sets,
+        "learned": learned.sum_up(run),
         "claims": claims(heads, sets),
     }
 

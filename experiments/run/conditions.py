@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Float32, Int32
 
 from gaze.heads import HeadSet
 from gaze.steering.masks import schedule
@@ -39,6 +39,7 @@ class Condition:
       question: one for all pictures, or one each.
       aims: for each picture the answers to make, all of the same number of steps.
       heads: None leaves the model alone.
+      weights: of the heads, each a factor of the strength; none if all have the same.
       strength, mode, bias: the run's own if None.
       query_positions: see `gaze.steering.masks.QUERY_POSITIONS`.
       tags: what else each row of output shall say.
@@ -49,11 +50,21 @@ class Condition:
     max_new: int
     aims: Sequence[Sequence[Aim]]
     heads: HeadSet | None = None
+    weights: Sequence[float] = ()
     strength: float | None = None
     mode: str | None = None
     bias: str | None = None
     query_positions: str = "all"
     tags: Mapping[str, Any] = field(default_factory=dict)
+
+    def mask(self, layers: int, heads: int) -> Float32[np.ndarray, "layer heads"]:
+        """The weight of every head of a model of this shape, 0 of those that are not steered."""
+        if self.heads is None:
+            return np.zeros((layers, heads), np.float32)
+        mask = self.heads.to_mask(layers, heads)
+        for head, weight in zip(self.heads.heads, self.weights, strict=bool(self.weights)):
+            mask[head] = weight
+        return mask
 
     def about(self, picture: int) -> str:
         """What is asked about a picture."""

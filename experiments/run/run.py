@@ -365,12 +365,12 @@ class Run:
             condition.heads and condition.heads.heads,
             self._steering(condition),
             condition.tags,
+            *([tuple(condition.weights)] if condition.weights else []),
         )
         return chunk_name(f"{condition.name}/{part[0]}", key)
 
     def _request(self, condition: Condition, place: int, aim: Aim) -> Request:
-        heads = np.zeros(self.shape, np.float32) if condition.heads is None else condition.heads.to_mask(*self.shape)
-        return Request(place, heads, aim.steps, **self._steering(condition))
+        return Request(place, condition.mask(*self.shape), aim.steps, **self._steering(condition))
 
     def _steering(self, condition: Condition) -> SteeringOptions:
         """How a condition steers: what it leaves open is the run's own."""

@@ -270,7 +270,8 @@ def among(
     strip: Int[np.ndarray, " answer"],
 ) -> Among:
     """Returns where the gaze heads stand among draws of control heads, answer by answer."""
-    return cast(Among, asdict(against_controls(gaze, np.stack(draws), strip)))
+    found = asdict(against_controls(gaze, np.stack(draws), strip))
+    return cast(Among, {**found, "accuracies": [*found["accuracies"]]})  # as it is read back
 
 
 def baseline(alone: Sequence[Record], panels: int) -> UnsteeredPicks:

@@ -10,6 +10,7 @@ from experiments.paper.causes.causal_map import STRENGTHS as HEAD_STRENGTHS
 from experiments.paper.causes.claims import NAMES, WHEN, ClaimRow
 from experiments.paper.causes.controls import SETTINGS, STRENGTHS, ControlResults, CutRow, SetsRow
 from experiments.paper.causes.head_sets import DRAWS, RANDOM
+from experiments.paper.causes.learned import LearnedResults, LearnedRow
 from experiments.run.formatting import COUNTING, ON_TARGET, drawn, made_with, measure, on_target, percent, share
 from gaze.report import plots, plots_causes
 from gaze.report.html import Cell, Chapter, Compared, Plot, Table
@@ -48,6 +49,7 @@ class CauseResults(TypedDict):
     heads_in_all: int
     map: MapResults
     controls: ControlResults
+    learned: LearnedResults
     claims: list[ClaimRow]
 
 
@@ -95,6 +97,22 @@ def _findings(results: CauseResults) -> list[str]:
     for strength, sets in heads["grown"].items():
         sizes = ", ".join(f"{_names(one['members'])}: {percent(one['accuracy'])}" for one in sets)
         said.append(f"Grown head by head at strength {strength}, on other strips: {sizes}.")
+    return [*said, *_learned(results["learned"])]
+
+
+def _learned(found: LearnedResults) -> list[str]:
+    """A sentence for each choice of heads among which masks were learned."""
+    said = []
+    for among in dict.fromkeys(row["among"] for row in found["masks"]):
+        rows = [row for row in found["masks"] if row["among"] == among]
+        reached = [0.0 if row["found"] is None else row["found"]["accuracy"] for row in rows]
+        sizes, ranks = [len(row["heads"]) for row in rows], [rank for row in rows for rank in row["ranks"]]
+        said.append(
+            f"Masks learned by gradient among {among}, over {len(rows)} seeds: {min(sizes)} to {max(sizes)} heads, of which "
+            f"{sum(row['gaze_heads'] for row in rows)} of {len(ranks)} are gaze heads (median rank by gaze score "
+            f"{np.median(ranks) if ranks else float('nan'):.0f}), steer {percent(min(reached))} to {percent(max(reached))} of "
+            "the answers."
+        )
     return said
 
 
@@ -193,7 +211,47 @@ def _tables(results: CauseResults) -> list[Table]:
             ],
             COUNTING,
         ),
+        *_learned_tables(results["learned"]),
     ]  # fmt: skip
+
+
+def _learned_tables(found: LearnedResults) -> list[Table]:
+    if not found["masks"]:
+        return []
+    return [
+        Table(
+            "Learned masks",
+            (
+                "among",
+                "seed",
+                "heads and strengths",
+                "gaze heads",
+                "ranks by gaze score",
+                *ON_TARGET,
+                "junk",
+                "nats per token",
+            ),
+            [_learned_cells(row) for row in found["masks"]],
+            f"{COUNTING} Strengths by gradient on the captions of {found['learned_from']} strips of discovery, at a price of "
+            f"{found['price']:g} per unit of strength; measured on {found['strips']} other strips. Nats are those of the "
+            "captions, before and after learning.",
+        )
+    ]
+
+
+def _learned_cells(row: LearnedRow) -> list[Cell]:
+    pairs = zip(row["heads"], row["strengths"], strict=True)
+    found = row["found"]
+    return [
+        row["among"],
+        row["seed"],
+        ", ".join(f"L{layer}H{head} {strength:.1f}" for (layer, head), strength in pairs) or "none",
+        row["gaze_heads"],
+        ", ".join(map(str, row["ranks"])),
+        *(on_target(found) if found else ["–"] * len(ON_TARGET)),
+        percent(found["junk"]) if found else "–",
+        f"{row['nats'][0]:.3f} to {row['nats'][1]:.3f}",
+    ]
 
 
 def _compared(results: CauseResults) -> list[Compared]:

@@ -10,8 +10,9 @@ import pytest
 from experiments.commands.runner import perform
 from experiments.paper import e1_discovery
 from experiments.paper import e10_causes as causes
-from experiments.paper.causes import answers, attention, causal_map, controls, head_sets
+from experiments.paper.causes import answers, attention, causal_map, controls, head_sets, learned
 from experiments.paper.causes.claims import SIZE_OF_GAZE, claims
+from experiments.paper.reports import causes as causes_report
 from experiments.run.run import Run
 from experiments.run.settings import presets
 from experiments.testbed.broken import scrambled, write
@@ -31,6 +32,11 @@ LITTLE = {
     "controls.CHOICE": 1,
     "controls.STRIPS": 2,
     "head_sets.DRAWS": 3,
+    "learned.LEARN": 4,
+    "learned.SEEDS": 1,
+    "learned.STEPS": 30,
+    "learned.BATCH": 8,
+    "learned.STRIPS": 2,
 }
 KNOWN = set(HeadSet.load(CHECKPOINT / "heads.json").heads)
 
@@ -78,8 +84,8 @@ def test_the_heads_that_are_known_come_out_on_top(run, results):
     assert set(run.heads().heads) == KNOWN
     heads = results["map"]["heads"]
     assert {(row["layer"], row["head"]) for row in heads if row["chosen"]} == KNOWN
-    strongest = sorted(heads, key=lambda row: -row["curve"][-1])
-    assert (strongest[0]["layer"], strongest[0]["head"]) in KNOWN
+    strongest = max(heads, key=lambda row: row["accuracy"])
+    assert (strongest["layer"], strongest["head"]) in KNOWN
     grown = results["map"]["grown"]["10000"]
     assert {tuple(head) for head in grown[-1]["members"][:2]} <= KNOWN
     assert of_sets(results, "single")["gaze"]["found"]["accuracy"] >= 0.8
@@ -210,3 +216,35 @@ def test_growing_stops_where_nothing_helps(results):
     rows = results["map"]["grown"]["10000"]
     assert all(one["at_choice"] < other["at_choice"] for one, other in pairwise(rows))
     assert all(set(map(tuple, a["members"])) < set(map(tuple, b["members"])) for a, b in combinations(rows, 2))
+
+
+def test_learned_masks_are_steered_as_they_are(run, results):
+    found = results["learned"]
+    assert [(row["among"], row["seed"]) for row in found["masks"]] == [(among, 0) for among in learned.AMONG]
+    free, without = found["masks"]
+    assert free["nats"][1] < free["nats"][0]
+    assert free["found"]["accuracy"] >= 0.6
+    assert free["strengths"] == sorted(free["strengths"], reverse=True)
+    assert without["gaze_heads"] == 0
+    ranking = run.ranking().heads
+    for row in found["masks"]:
+        assert [[*ranking[rank - 1]] for rank in row["ranks"]] == row["heads"]
+    for (_, _), mask in learned._masks(run):
+        condition = learned._condition(run, run.pictures("evaluation"), ("all heads", 0), mask)
+        assert np.allclose(condition.mask(*run.shape), mask.strengths)
+        assert condition.strength == 1
+
+
+def test_strips_without_captions_teach_nothing(run, monkeypatch):
+    monkeypatch.setattr(
+        run, "pictures", lambda purpose: [replace(strip, captions=()) for strip in Run.pictures(run, purpose)]
+    )
+    assert learned._lessons(run) == []
+    assert [*learned._masks(run)] == []
+
+
+def test_a_mask_that_steers_no_head_is_no_condition(run, results):
+    row = {**results["learned"]["masks"][0], "heads": [], "strengths": [], "ranks": [], "found": None}
+    told = causes_report._learned_cells(row)
+    assert told[2] == "none"
+    assert "–" in told
