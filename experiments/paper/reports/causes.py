@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from typing_extensions import TypedDict
 
-from experiments.paper.causes.causal_map import CANDIDATES, MOST_HEADS, HeadRow, MapResults, RankRow
-from experiments.paper.causes.causal_map import STRENGTHS as HEAD_STRENGTHS
+from experiments.paper.causes import causal_map, controls
+from experiments.paper.causes.causal_map import CANDIDATES, HeadRow, MapResults, RankRow
 from experiments.paper.causes.claims import NAMES, WHEN, ClaimRow
-from experiments.paper.causes.controls import SETTINGS, STRENGTHS, ControlResults, CutRow, SetsRow
+from experiments.paper.causes.controls import SETTINGS, ControlResults, CutRow, SetsRow
 from experiments.paper.causes.head_sets import DRAWS, RANDOM
 from experiments.paper.causes.learned import LearnedResults, LearnedRow
 from experiments.run.formatting import COUNTING, ON_TARGET, drawn, made_with, measure, on_target, percent, share
@@ -196,7 +196,7 @@ def _tables(results: CauseResults) -> list[Table]:
         Table(
             "Heads alone",
             ("head", "gaze head", "gaze score", "strength", *ON_TARGET, "junk", "attention moved", "from words",
-             "panel asked for, cut off", *(f"at {strength:g}" for strength in HEAD_STRENGTHS)),
+             "panel asked for, cut off", *(f"at {strength:g}" for strength in causal_map.STRENGTHS)),
             [_head_cells(row) for row in heads["heads"]],
             COUNTING + " The last columns are the answers on target on the strips on which the strength was chosen.",
         ),
@@ -281,7 +281,7 @@ def _caveats(results: CauseResults) -> list[str]:
     ]
     if len(heads["heads"]) < results["heads_in_all"]:
         said.append(
-            f"Of {results['heads_in_all']:,} heads only the {MOST_HEADS} with the best gaze scores are tried one by one, so "
+            f"Of {results['heads_in_all']:,} heads only the {len(heads['heads'])} with the best gaze scores are tried one by one, so "
             "a head that acts without looking is missed; attribution patching, which would find candidates among all, "
             "is not done yet."
         )
@@ -352,9 +352,14 @@ def _head_cells(row: HeadRow) -> list[Cell]:
 def _curve(kind: str, curve: Sequence[Sequence[float]]) -> Line:
     means = [float(np.mean(some)) for some in curve]
     if len(curve[0]) == 1:
-        return Line(NAMES[kind], ROLES[kind], STRENGTHS, means)
+        return Line(NAMES[kind], ROLES[kind], controls.STRENGTHS, means)
     return Line(
-        NAMES[kind], ROLES[kind], STRENGTHS, means, [min(some) for some in curve], [max(some) for some in curve]
+        NAMES[kind],
+        ROLES[kind],
+        controls.STRENGTHS,
+        means,
+        [min(some) for some in curve],
+        [max(some) for some in curve],
     )
 
 
