@@ -280,8 +280,9 @@ def _caveats(results: CauseResults) -> list[str]:
         "To cut off a head's look at the picture is not to remove the head: what it reads from words stays.",
     ]
     if len(heads["heads"]) < results["heads_in_all"]:
+        tried = len(heads["heads"])
         said.append(
-            f"Of {results['heads_in_all']:,} heads only the {len(heads['heads'])} with the best gaze scores are tried one by one, so "
+            f"Of {results['heads_in_all']:,} heads only the {tried} with the best gaze scores are tried one by one, so "
             "a head that acts without looking is missed; attribution patching, which would find candidates among all, "
             "is not done yet."
         )
