@@ -128,9 +128,7 @@ def evaluate_command(out: Path | None, **given: Any) -> None:
 
 @cli.command("reproduce")
 @_run_folder("reproduce")
-@click.option(
-    "--all", "everything", is_flag=True, help="All nine experiments of the paper, in about half an hour on two cores."
-)
+@click.option("--all", "everything", is_flag=True, help="All experiments, in about half an hour on two cores.")
 @options()
 @distributed_options
 def reproduce_command(out: Path | None, everything: bool, **given: Any) -> None:

@@ -143,7 +143,8 @@ def strengths(run: Run) -> Strengths:
         Condition(f"strength {strength:g}", STATIC, length, aims, heads, strength=strength) for strength in STRENGTHS
     ]
     rows = run.judged(strips, run.generate("strengths", strips, conditions))
-    alone = [row for row in run.answers(checkpoints.STEERING) if row["condition"] == "unsteered"]
+    said = [row for row in run.answers(checkpoints.STEERING) if row["condition"] == "unsteered"]
+    alone = run.judged(strips, said)
     found = [estimated([row for row in rows if row["condition"] == one.name], alone) for one in conditions]
     points = [*zip(STRENGTHS, found, strict=True)]
     return {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.paper.steering_study import example
 from experiments.run.run import Run
-from gaze.report.html import Chapter, Cover
+from gaze.report.html import Cell, Chapter, Cover
 
 ON_COVER = ("e5_static", "e7_sweeps", "e10_causes")
 """The chapters whose conclusions stand on the cover: steering beside its controls, and what became of each claim."""
@@ -41,7 +41,7 @@ def cover(run: Run, chapters: Sequence[Chapter], absent: Mapping[int, str]) -> C
     )
 
 
-def _facts(run: Run) -> list[tuple[str, str | float]]:
+def _facts(run: Run) -> list[tuple[str, Cell]]:
     given, heads = run.settings, run.heads()
     return [
         ("model", given.model),

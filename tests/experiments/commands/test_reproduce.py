@@ -138,7 +138,7 @@ def test_judges_are_calibrated(
     assert (judges["exact"]["accuracy"], judges["exact"]["passed"], found["kappa"]["exact"]) == (1.0, True, 1.0)
     for name, one in judges.items():
         assert one["captions"] == STRIPS * 6
-        assert f"The {name} judge knows" in told
+        assert f"The {name} judge finds" in told
         assert one["abstained"] + one["failed"] + sum(one["picks"]) == one["captions"]
     # Again: nothing is made anew; what other strips gave is told and dropped.
     saved = run / "judge_calibration" / "calibration.jsonl"
