@@ -1,43 +1,52 @@
 """Questions with their answers, about the panels of a comic. Panels count from 0 in arguments and from 1 in words."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from experiments.testbed import wordings
-from experiments.testbed.scenes import Scene
 from experiments.testbed.wordings import VERBATIM, Wordings
 from gaze import prompts
 from gaze.prompts import fill, prefixed
+
+
+@runtime_checkable
+class Told(Protocol):
+    """A panel as an answer tells it."""
+
+    @property
+    def caption(self) -> str: ...
+
 
 Panel = int | np.integer
 Order = Sequence[int] | Int[np.ndarray, " line"]
 
 
 def panel_question(
-    rng: np.random.Generator, scenes: Sequence[Scene], panel: Panel, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Told], panel: Panel, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Question that names `panel` (0 to 5) by its place, and the caption of that panel."""
     return fill(wordings.PANEL.draw(rng, verbatim), panel), scenes[int(panel)].caption
 
 
 def this_panel_question(
-    rng: np.random.Generator, scenes: Sequence[Scene], panel: Panel, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Told], panel: Panel, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Question about an unnamed "this panel", and the caption of `panel`, which the words do not give away."""
     return wordings.THIS_PANEL.draw(rng, verbatim), scenes[int(panel)].caption
 
 
 def strip_question(
-    rng: np.random.Generator, scenes: Sequence[Scene], panel: Panel, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Told], panel: Panel, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Question about the whole strip, and the caption of the one `panel` chosen to answer it."""
     return wordings.STRIP.draw(rng, verbatim), scenes[int(panel)].caption
 
 
 def numbered_narration(
-    rng: np.random.Generator, scenes: Sequence[Scene], order: Order, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Told], order: Order, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Request to narrate the panels in `order`, and lines "Panel 3: caption" in that order.
 
@@ -50,7 +59,7 @@ def numbered_narration(
 
 
 def free_narration(
-    rng: np.random.Generator, scenes: Sequence[Scene], order: Order, verbatim: float = VERBATIM
+    rng: np.random.Generator, scenes: Sequence[Told], order: Order, verbatim: float = VERBATIM
 ) -> tuple[str, str]:
     """Request to narrate without numbers, and the captions in `order` (panels counted from 0) joined by single spaces.
 
@@ -59,9 +68,7 @@ def free_narration(
     return wordings.FREE_ORDER.draw(rng, verbatim), " ".join(scenes[int(panel)].caption for panel in order)
 
 
-def reversed_narration(
-    rng: np.random.Generator, scenes: Sequence[Scene], verbatim: float = VERBATIM
-) -> tuple[str, str]:
+def reversed_narration(rng: np.random.Generator, scenes: Sequence[Told], verbatim: float = VERBATIM) -> tuple[str, str]:
     """Request to read in reverse, and the captions from right to left joined by single spaces."""
     return wordings.REVERSED.draw(rng, verbatim), " ".join(scene.caption for scene in reversed(scenes))
 

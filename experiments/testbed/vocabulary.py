@@ -6,6 +6,7 @@ special tokens. Any other text still encodes, byte by byte where it must. Nothin
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,13 @@ CHAT_TEMPLATE = """\
 """
 
 
-def build_tokenizer(folder: str | Path) -> Qwen2Tokenizer:
+def build_tokenizer(folder: str | Path, more: Sequence[str] = ()) -> Qwen2Tokenizer:
     """Writes the tokenizer, `preprocessor_config.json` and `generation_config.json` into `folder`; returns the first.
 
+    The words of `more`, too, are one token each, as they stand and as they are cut.
     `transformers.AutoTokenizer.from_pretrained(folder)` loads it. A model needs at least `len(tokenizer)` embeddings.
     """
-    merges = learn_merges(pieces())
+    merges = learn_merges(pieces(more))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(alphabet + [left + right for left, right in merges])}
     # A dictionary because the class annotates these arguments more narrowly than it takes them.
@@ -106,7 +108,7 @@ def build_tokenizer(folder: str | Path) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def pieces() -> list[str]:
+def pieces(more: Sequence[str] = ()) -> list[str]:
     """Every word of the testbed's language as Qwen's pre-tokenizer cuts it, in byte-level letters, sorted.
 
     The cut keeps the space before a word in the word ("Ġstar"): a word that occurs with and without one counts twice.
@@ -117,7 +119,7 @@ def pieces() -> list[str]:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    return sorted({piece for text in _language() for piece, _ in split.pre_tokenize_str(text)})
+    return sorted({piece for text in (*_language(), *more) for piece, _ in split.pre_tokenize_str(text)})
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
