@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from gaze.pictures.strips import Caption
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import open_regular, reading
 from qwen3vl_jax.files.write import whole_file
@@ -43,6 +44,8 @@ def _encoded(value: object) -> Iterator[bytes]:
     match value:
         case None | bool() | int() | float() | np.generic():
             yield _framed(type(value).__name__, repr(value).encode())
+        case Caption(others=(_, *_) as others):
+            yield from _encoded(("caption", str(value), *others))
         case str() | Path():
             yield _framed("text", str(value).encode("utf-8", "surrogatepass"))
         case bytes():

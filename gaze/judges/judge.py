@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
-from gaze.pictures.strips import Photo, Picture, Strip
+from gaze.pictures.strips import Photo, Picture, Strip, wordings
 from qwen3vl_jax.errors import InputError
 
 LEAST_ACCURACY, LEAST_PER_PANEL = 0.9, 0.8
@@ -62,24 +62,23 @@ def digest(*parts: object) -> str:
 
 
 def judge_exact(text: str, captions: Sequence[str]) -> int | None:
-    """Index of the one caption that the text is, up to surrounding white space; None if it is none or several."""
-    matches = [index for index, caption in enumerate(captions) if caption.strip() == text.strip() != ""]
+    """Index of the one caption that the text is, in one of its `wordings`; None if it is none or several."""
+    matches = [index for index, caption in enumerate(captions) if text.strip() in wordings(caption)]
     return matches[0] if len(matches) == 1 else None
 
 
 def judge_first(text: str, captions: Sequence[str]) -> int | None:
-    """Index of the caption that occurs first in a longer text, in whole words; None if none does.
+    """Index of the caption that occurs first in a longer text, in whole words and one of its `wordings`; None if none does.
 
     Where two start at the same place the longer one counts; None if they are equal.
     """
     places = []
     for index, caption in enumerate(captions):
-        found = re.search(rf"(?<!\w){re.escape(caption.strip())}(?!\w)", text) if caption.strip() else None
-        if found:
-            places.append((found.start(), -len(found.group()), index))
+        found = [re.search(rf"(?<!\w){re.escape(one)}(?!\w)", text) for one in wordings(caption)]
+        places += [(one.start(), -len(one.group()), index) for one in found if one]
     places.sort()
-    tied = len(places) > 1 and places[0][:2] == places[1][:2]
-    return places[0][2] if places and not tied else None
+    first = {index for start, length, index in places if (start, length) == places[0][:2]}
+    return first.pop() if len(first) == 1 else None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What is looked at: a picture, its regions, and what each of them shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -13,6 +13,30 @@ from PIL import Image
 from gaze.pictures.regions import Box, box_cells, panel_cells
 from qwen3vl_jax.checks import require_count
 from qwen3vl_jax.positions import Grid
+
+
+class Caption(str):
+    """What a region shows, in one sentence, and other sentences that say the same.
+
+    Attributes:
+      others: those; whoever says one of them has said the caption.
+    """
+
+    others: tuple[str, ...]
+
+    def __new__(cls, text: str, others: Sequence[str] = ()) -> "Caption":
+        caption = super().__new__(cls, text)
+        caption.others = tuple(others)
+        return caption
+
+    def __repr__(self) -> str:
+        return repr((str(self), *self.others))
+
+
+def wordings(caption: str) -> tuple[str, ...]:
+    """A caption and, if it is a `Caption`, the other ways to say it; without surrounding white space, empty ones left out."""
+    every = (caption, *caption.others) if isinstance(caption, Caption) else (caption,)
+    return tuple(text.strip() for text in every if text.strip())
 
 
 @runtime_checkable

@@ -60,8 +60,8 @@ def _answer_loss(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Summed over words; an answer shorter than a caption, perhaps a single letter, counts as much as one."""
     losses = optax.softmax_cross_entropy_with_integer_labels(model.logits(hidden), slots.targets)
-    words = jnp.sum(slots.answer, axis=1, keepdims=True, dtype=jnp.float32)
-    weight = jnp.maximum((CAPTION + 1) / words, 1) * slots.answer
+    answer = jnp.asarray(slots.answer, jnp.float32)
+    weight = answer * jnp.maximum((CAPTION + 1) / jnp.sum(answer, axis=1, keepdims=True), 1)
     return jnp.sum(losses * weight), jnp.sum(weight)
 
 
@@ -69,6 +69,6 @@ def _looking(slots: Slots, readings: Readings | None) -> Float[Array, ""]:
     """Square roots of every head's mean attention to the image make many small looks dearer than one long one."""
     if readings is None:
         return jnp.zeros(())
-    rows = jnp.asarray(slots.prompt.valid)
-    mass = jnp.einsum("lbrh,br->lh", readings.mass[..., 0], rows.astype(jnp.float32)) / jnp.sum(rows)
+    rows = jnp.asarray(slots.prompt.valid, jnp.float32)
+    mass = jnp.einsum("lbrh,br->lh", readings.mass[..., 0], rows) / jnp.sum(rows)
     return jnp.sum(jnp.sqrt(mass + 1e-3))

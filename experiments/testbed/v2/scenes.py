@@ -108,10 +108,7 @@ def _any_scene(rng: np.random.Generator, split: str) -> Scene:
 
 
 def words() -> list[str]:
-    """Every word of a caption, as it opens one and as it follows a space."""
-    said = {
-        word
-        for told in (*THINGS, *DOING.values(), *RELATIONS, "with it stands alone and things")
-        for word in told.split()
-    }
-    return [*(f" {word}" for word in sorted(said)), *COLOURS, *(f" {colour}" for colour in COLOURS), "only", *COUNTS]
+    """Every word of a caption, as it opens an answer and as it follows a space."""
+    opening = {*COLOURS, *COUNTS, "only"}
+    told = " ".join((*THINGS, *DOING.values(), *RELATIONS, "things with it stands alone and"))
+    return sorted({*opening, *(f" {word}" for word in (*opening, *told.split()))})

@@ -21,7 +21,7 @@ from gaze.judges.judge import (
     judge_first,
     reorder,
 )
-from gaze.pictures.strips import Photo, Strip
+from gaze.pictures.strips import Caption, Photo, Strip
 from qwen3vl_jax.errors import InputError
 
 CAPTIONS = ["A cat sleeps.", "A cat", "A dog (small) runs.", "A bird sings.", "A bird sings."]
@@ -60,6 +60,22 @@ def test_an_empty_text_describes_no_empty_caption():
 )
 def test_first(text, want):
     assert judge_first(text, CAPTIONS) == want
+
+
+@pytest.mark.parametrize(
+    ("text", "exact", "first"),
+    [
+        ("It is asleep, a cat.", 0, 0),
+        ("A cat sleeps.", 0, 0),
+        ("So: It is asleep, a cat. A dog runs.", None, 0),
+        ("A dog runs.", 1, 1),
+        ("A dog", None, None),
+    ],
+)
+def test_a_caption_may_have_several_wordings(text, exact, first):
+    captions = [Caption("A cat sleeps.", ("It is asleep, a cat.", " ")), "A dog runs."]
+    assert (judge_exact(text, captions), judge_first(text, captions)) == (exact, first)
+    assert judge_exact("It is asleep, a cat.", [*map(str, captions)]) is None
 
 
 def strip(name, captions, widths=None):
