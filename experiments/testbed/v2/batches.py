@@ -65,9 +65,10 @@ class Maker:
     settings: ImageSettings
     strips: int
 
-    def batch(self, seed: int, step: int) -> TrainingBatch:
+    def batch(self, seed: int, step: int, others: float) -> TrainingBatch:
+        """The share `others` of the pictures are no plain comics."""
         rng = np.random.default_rng([seed, step])
-        lessons = draw_lessons(rng, self.strips)
+        lessons = draw_lessons(rng, self.strips, others)
         pictures = [patchify(_noisy(rng, lesson.image), self.settings) for lesson in lessons]
         prefix = self.prefixes([grid for _, grid in pictures])
         short = sorted(

@@ -113,14 +113,14 @@ def single(rng: np.random.Generator) -> Lesson:
 
 
 Maker = Callable[[np.random.Generator], Lesson]
-MIXTURE: tuple[Maker, ...] = (*(comic, labelled, comic, scattered) * 7, comic, labelled, single, single)
-"""Comics, letters, boxes and single panels as 15 : 8 : 7 : 2."""
+OTHERS: tuple[Maker, ...] = (*(labelled, scattered) * 4, labelled, single, single)
 
 
-def draw_lessons(rng: np.random.Generator, count: int) -> list[Lesson]:
-    """`count` lessons of the mixture, in an order of their own."""
-    kinds = np.resize(rng.permutation(len(MIXTURE)), count)
-    return [MIXTURE[kind](rng) for kind in kinds]
+def draw_lessons(rng: np.random.Generator, count: int, others: float) -> list[Lesson]:
+    """`count` lessons, the share `others` of them not on plain comics: letters, boxes, single panels as 5 : 4 : 2."""
+    special = round(others * count)
+    kinds = np.resize(rng.permutation(len(OTHERS)), special)
+    return [OTHERS[kind](rng) for kind in kinds] + [comic(rng) for _ in range(count - special)]
 
 
 def held_out(thing: DrawnObject) -> bool:

@@ -13,6 +13,8 @@ from qwen3vl_jax.edits import Readings, Taps
 from qwen3vl_jax.model import Qwen3VL
 
 CAPTION = 8  # tokens of a middling caption
+FIRST = 4.0
+"""What the first word of an answer counts for: it alone hangs on which panel was meant, the others follow from it."""
 
 
 def loss(
@@ -62,6 +64,8 @@ def _answer_loss(
     losses = optax.softmax_cross_entropy_with_integer_labels(model.logits(hidden), slots.targets)
     answer = jnp.asarray(slots.answer, jnp.float32)
     weight = answer * jnp.maximum((CAPTION + 1) / jnp.sum(answer, axis=1, keepdims=True), 1)
+    first = answer * (jnp.cumsum(answer, axis=1) == 1)
+    weight = weight + (FIRST - 1) * first
     return jnp.sum(losses * weight), jnp.sum(weight)
 
 

@@ -7,7 +7,7 @@ checkpoint, up to the rounding of the machine.
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,8 @@ from qwen3vl_jax.model import Qwen3VL
 STRIPS = 16
 STEPS = 3000
 RATE, WARMUP = 2e-3, 100
+COMICS, OTHERS = 0.4, 0.55
+"""Share of the steps that show plain comics alone, and of the pictures after them that are none."""
 SAVE_EVERY = 100
 HELD_OUT = 10**9  # the step whose batch no training sees
 TEXT = dict(
@@ -125,10 +127,13 @@ def make_step(graph: Any, tx: optax.GradientTransformation, price: float, tower:
 def batches(maker: Maker, seed: int, start: int, steps: int) -> Iterator[tuple[int, TrainingBatch]]:
     """Batches from `start` on, made one ahead in a thread."""
     with ThreadPoolExecutor(1) as executor:
-        coming = executor.submit(maker.batch, seed, start)
+
+        def make(step: int) -> Future[TrainingBatch]:
+            return executor.submit(maker.batch, seed, step, 0.0 if step < COMICS * steps else OTHERS)
+
+        coming = make(start)
         for step in range(start, steps):
-            batch = coming.result()
-            coming = executor.submit(maker.batch, seed, step + 1)
+            batch, coming = coming.result(), make(step + 1)
             yield step, batch
 
 

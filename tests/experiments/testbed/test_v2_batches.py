@@ -8,13 +8,13 @@ import pytest
 
 from experiments.testbed.v2.batches import AROUND, CELLS, LONG, ROOMS, Maker, TrainingBatch
 from experiments.testbed.v2.lessons import draw_lessons
-from experiments.testbed.v2.objective import CAPTION, loss
+from experiments.testbed.v2.objective import CAPTION, FIRST, loss
 from experiments.testbed.v2.train import TEXT, begin
 from qwen3vl_jax.images import ImageSettings
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 
-STRIPS = 8
+STRIPS, OTHERS = 8, 0.5
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def begun(tmp_path_factory) -> tuple[Maker, Qwen3VL]:
 
 @pytest.fixture(scope="module")
 def batch(begun) -> TrainingBatch:
-    return begun[0].batch(3, 5)
+    return begun[0].batch(3, 5, OTHERS)
 
 
 def test_the_tokenizer_knows_every_word(begun):
@@ -35,12 +35,29 @@ def test_the_tokenizer_knows_every_word(begun):
     assert len(tokenizer) <= TEXT["vocab_size"]
     said = tokenizer.tokenize("five things: black heart, pink house and green car. only red kite.")
     words = [token.strip("Ġ") for token in said]
-    assert words == "five things : black heart , pink house and green car . only red kite .".split()
+    assert words == [
+        "five",
+        "things",
+        ":",
+        "black",
+        "heart",
+        ",",
+        "pink",
+        "house",
+        "and",
+        "green",
+        "car",
+        ".",
+        "only",
+        "red",
+        "kite",
+        ".",
+    ]
 
 
 def test_batches_repeat_and_keep_their_shapes(begun, batch):
-    chex.assert_trees_all_equal(batch, begun[0].batch(3, 5))
-    chex.assert_trees_all_equal_shapes_and_dtypes(batch, begun[0].batch(3, 6))
+    chex.assert_trees_all_equal(batch, begun[0].batch(3, 5, OTHERS))
+    chex.assert_trees_all_equal_shapes_and_dtypes(batch, begun[0].batch(3, 6, 0.0))
     assert batch.prefix.tokens.shape == (STRIPS, CELLS + AROUND)
     assert [slots.prompt.tokens.shape for slots in batch.slots] == [
         *((round(share * 6 * STRIPS), room) for share, room in ROOMS),
@@ -51,7 +68,7 @@ def test_batches_repeat_and_keep_their_shapes(begun, batch):
 def test_prefix_and_slot_are_what_the_processor_makes_of_the_prompt(begun, batch):
     """Every question of a batch, found by its strip: tokens, positions and answer, but for answers that are cut."""
     maker, _ = begun
-    taught = draw_lessons(np.random.default_rng([3, 5]), STRIPS)
+    taught = draw_lessons(np.random.default_rng([3, 5]), STRIPS, OTHERS)
     asked = {(strip, *pair) for strip, lesson in enumerate(taught) for pair in (*lesson.short, lesson.long)}
     processor = Processor(maker.config, maker.settings, maker.tokenizer)
     whole = {
@@ -100,6 +117,7 @@ def test_the_loss_is_that_of_each_question_by_itself(begun, batch):
             nats = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(slots.targets[row, :length]))
             answer = slots.answer[row, :length]
             weight = np.float32(max((CAPTION + 1) / answer.sum(), 1)) * answer.astype(np.float32)
+            weight[answer.argmax()] += np.float32(FIRST - 1)
             total += float((nats * weight).sum())
             weights += float(weight.sum())
     value, parts = loss(model, few)
