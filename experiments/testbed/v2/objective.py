@@ -64,7 +64,7 @@ def _answer_loss(
     losses = optax.softmax_cross_entropy_with_integer_labels(model.logits(hidden), slots.targets)
     answer = jnp.asarray(slots.answer, jnp.float32)
     weight = answer * jnp.maximum((CAPTION + 1) / jnp.sum(answer, axis=1, keepdims=True), 1)
-    first = answer * (jnp.cumsum(answer, axis=1) == 1)
+    first = answer * (jnp.cumsum(answer, axis=1) == 1).astype(jnp.float32)
     weight = weight + (FIRST - 1) * first
     return jnp.sum(losses * weight), jnp.sum(weight)
 

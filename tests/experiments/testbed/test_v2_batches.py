@@ -35,24 +35,7 @@ def test_the_tokenizer_knows_every_word(begun):
     assert len(tokenizer) <= TEXT["vocab_size"]
     said = tokenizer.tokenize("five things: black heart, pink house and green car. only red kite.")
     words = [token.strip("Ġ") for token in said]
-    assert words == [
-        "five",
-        "things",
-        ":",
-        "black",
-        "heart",
-        ",",
-        "pink",
-        "house",
-        "and",
-        "green",
-        "car",
-        ".",
-        "only",
-        "red",
-        "kite",
-        ".",
-    ]
+    assert " ".join(words) == "five things : black heart , pink house and green car . only red kite ."
 
 
 def test_batches_repeat_and_keep_their_shapes(begun, batch):
