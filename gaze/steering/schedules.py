@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
+from gaze.pictures.strips import wordings
 from gaze.statistics import UNATTRIBUTABLE, spearman
 from gaze.text_spans import TextSpan, between, sentences, words
 
@@ -203,9 +204,32 @@ def switched(text: str, old: str, new: str, at: int) -> Switched:
     return Switched(len(follow), kept, len(differ), whole, any(place < at + 3 for place in follow))
 
 
+def followed(text: str, old: str, new: str, at: int, grace: int = 3) -> tuple[int, int]:
+    """Of an answer whose target moved after `at` words: how many later words are those of the new panel, and of the old one.
+
+    Words count that one of the two panels' captions has and the other, in all its `wordings`, has not, wherever they stand:
+    what holds for lists and for any wording, where `switched` compares place by place.
+
+    Args:
+      grace: words after the switch that are not counted yet.
+    """
+    before, after = (_vocabulary(caption) for caption in (old, new))
+    later = [word for word in _bare(text) if word][at + grace :]
+    return sum(word in after - before for word in later), sum(word in before - after for word in later)
+
+
 def numbers(panels: Sequence[int | None]) -> Int64[np.ndarray, " item"]:
     """Panels as an array, UNATTRIBUTABLE for None."""
     return np.array([UNATTRIBUTABLE if panel is None else panel for panel in panels], np.int64)
+
+
+def _vocabulary(caption: str) -> set[str]:
+    return {word for wording in wordings(caption) for word in _bare(wording)}
+
+
+def _bare(text: str) -> list[str]:
+    """The words of a text in small letters, without the signs around them."""
+    return [word.strip(".,;:!?\"'()").lower() for word in text.split()]
 
 
 def _turn(said: Sequence[str], captions: Sequence[Sequence[str]], new: int, first: int) -> int | None:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from gaze.pictures.strips import Caption
 from gaze.statistics import UNATTRIBUTABLE
+from gaze.steering import schedules
 from gaze.steering.schedules import (
     CONVENTIONS,
     blind_match,
@@ -200,3 +202,28 @@ def test_switched_answers():
 
 def test_numbers():
     assert numbers([2, None]).tolist() == [2, UNATTRIBUTABLE]
+
+
+OLD = Caption("red star, blue box and pink cat.", ("three things: red star, blue box and pink cat.",))
+NEW = Caption("green moon sits on blue car.", ("blue car with green moon sitting on it.",))
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("red star, blue box and pink cat.", (0, 2)),  # "and" is of the grace
+        ("red star, green moon sits on blue car.", (2, 0)),  # "blue" tells nothing, "moon sits" come too early
+        ("red star, blue car with green moon sitting on it.", (5, 0)),
+        ("red star, blue box and green moon.", (2, 0)),
+        ("red star, blue box, green moon and pink cat.", (1, 3)),
+        ("red star", (0, 0)),
+        ("", (0, 0)),
+    ],
+)
+def test_words_that_follow_a_target(text, counts):
+    assert schedules.followed(text, OLD, NEW, at=2) == counts
+
+
+def test_words_of_both_panels_tell_nothing():
+    assert schedules.followed(str(OLD), OLD, OLD, at=0, grace=0) == (0, 0)
+    assert schedules.followed("star moon", "a star", "a moon", at=0, grace=0) == (1, 1)
