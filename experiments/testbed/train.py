@@ -142,7 +142,7 @@ def optimizer(trainee: Trainee) -> optax.GradientTransformation:
             for s in STAGES
         ]
     )
-    numbers = jax.tree.map(_matrix_axes, nnx.state(trainee), is_leaf=lambda x: isinstance(x, nnx.Variable))
+    numbers = jax.tree.map(matrix_axes, nnx.state(trainee), is_leaf=lambda x: isinstance(x, nnx.Variable))
     step = muon(
         rate,
         weight_decay=0.05,
@@ -154,7 +154,7 @@ def optimizer(trainee: Trainee) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), step)
 
 
-def _matrix_axes(param: Weight) -> MuonDimensionNumbers | None:
+def matrix_axes(param: Weight) -> MuonDimensionNumbers | None:
     """Input and output axes of a linear map, which its pattern tells: "(outputs) (inputs) -> inputs outputs"."""
     file, ours = (side.strip() for side in param.pattern.split("->"))
     if file == ours or not ("(" in file or "(" in ours):

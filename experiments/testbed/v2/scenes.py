@@ -103,8 +103,8 @@ def _any_scene(rng: np.random.Generator, split: str) -> Scene:
         relation = RELATIONS[rng.integers(len(RELATIONS))]
         return Scene(tuple(Thing(int(rng.integers(len(COLOURS))), shape) for shape in shapes), relation)
     lengths = [count for count in range(1, MOST + 1) if (count == UNSEEN_LENGTH) == (split == "length")]
-    shapes = rng.choice(len(THINGS), size=lengths[rng.integers(len(lengths))], replace=False)
-    return Scene(tuple(Thing(int(rng.integers(len(COLOURS))), int(shape)) for shape in shapes))
+    listed = rng.choice(len(THINGS), size=lengths[rng.integers(len(lengths))], replace=False)
+    return Scene(tuple(Thing(int(rng.integers(len(COLOURS))), int(shape)) for shape in listed))
 
 
 def words() -> list[str]:

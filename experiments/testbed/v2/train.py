@@ -18,30 +18,30 @@ import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 from flax import nnx
-from optax.contrib import MuonDimensionNumbers, muon
+from optax.contrib import muon
 
-from experiments.testbed.train import IDS
+from experiments.testbed.train import IDS, matrix_axes
 from experiments.testbed.v2.batches import Maker, TrainingBatch
 from experiments.testbed.v2.objective import loss
 from experiments.testbed.v2.scenes import words
 from experiments.testbed.vocabulary import build_tokenizer
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.images import ImageSettings
-from qwen3vl_jax.layers import Weight
 from qwen3vl_jax.model import Qwen3VL
 
 STRIPS = 16
-STEPS = 3000
+STEPS = 2400
 RATE, WARMUP = 2e-3, 100
 COMICS, OTHERS = 0.4, 0.55
 """Share of the steps that show plain comics alone, and of the pictures after them that are none."""
 SAVE_EVERY = 100
 PLACES = 25.0
 """Position embeddings of the vision tower start so many times larger than others, about as large as what patches give. From
-the usual start image tokens hardly tell where they stand after a thousand steps, and no question that names a place is learned."""
+the usual start image tokens hardly tell where they stand after a thousand steps, and no question about a place is learned."""
+VOCABULARY = 672
 TEXT = dict(
     model_type="qwen3_vl_text",
-    vocab_size=672,
+    vocab_size=VOCABULARY,
     hidden_size=160,
     intermediate_size=416,
     num_hidden_layers=8,
@@ -85,7 +85,7 @@ def config_json(tokenizer: Any) -> dict[str, Any]:
 def optimizer(model: Qwen3VL, steps: int) -> optax.GradientTransformation:
     """Muon for the matrices inside the towers, AdamW for tables, norms and biases; both at the RMS of AdamW."""
     rate = optax.warmup_cosine_decay_schedule(0.0, RATE, WARMUP, steps, 0.02 * RATE)
-    numbers = jax.tree.map(_matrix_axes, nnx.state(model), is_leaf=lambda x: isinstance(x, nnx.Variable))
+    numbers = jax.tree.map(matrix_axes, nnx.state(model), is_leaf=lambda x: isinstance(x, nnx.Variable))
     step = muon(
         rate,
         weight_decay=0.05,
@@ -95,18 +95,6 @@ def optimizer(model: Qwen3VL, steps: int) -> optax.GradientTransformation:
         muon_weight_dimension_numbers=lambda params: numbers,
     )
     return optax.chain(optax.clip_by_global_norm(1.0), step)
-
-
-def _matrix_axes(param: Weight) -> MuonDimensionNumbers | None:
-    """Input and output axes of a linear map, which its pattern tells: "(outputs) (inputs) -> inputs outputs"."""
-    file, ours = (side.strip() for side in param.pattern.split("->"))
-    if file == ours or not ("(" in file or "(" in ours):
-        return None
-    axes = param.ndim - (2 if ours.startswith("(") else len(ours.split()))
-    inputs = 1 if ours.startswith("(") else len(file.split(") (")[1].split()) if ") (" in file else 0
-    if not inputs:
-        return None
-    return MuonDimensionNumbers(tuple(range(axes, axes + inputs)), tuple(range(axes + inputs, param.ndim)))
 
 
 def make_step(graph: Any, tx: optax.GradientTransformation, price: float, tower: Tower) -> Any:
@@ -143,8 +131,8 @@ def begin(folder: Path, seed: int) -> tuple[Any, Qwen3VL]:
     """Writes what is known before training into `folder/checkpoint`; returns the tokenizer and fresh parameters."""
     (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(folder / "checkpoint", words())
+    assert len(tokenizer) <= VOCABULARY, "the model needs an embedding for every token"
     raw = config_json(tokenizer)
-    assert len(tokenizer) <= TEXT["vocab_size"]
     (folder / "checkpoint" / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
     model = Qwen3VL(Config.from_dict(raw), nnx.Rngs(seed))
     places = model.model.visual.pos_embed.weight

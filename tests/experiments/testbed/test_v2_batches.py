@@ -9,7 +9,7 @@ import pytest
 from experiments.testbed.v2.batches import AROUND, CELLS, LONG, ROOMS, Maker, TrainingBatch
 from experiments.testbed.v2.lessons import draw_lessons
 from experiments.testbed.v2.objective import CAPTION, FIRST, loss
-from experiments.testbed.v2.train import TEXT, begin
+from experiments.testbed.v2.train import VOCABULARY, begin
 from qwen3vl_jax.images import ImageSettings
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
@@ -32,7 +32,7 @@ def batch(begun) -> TrainingBatch:
 
 def test_the_tokenizer_knows_every_word(begun):
     tokenizer = begun[0].tokenizer
-    assert len(tokenizer) <= TEXT["vocab_size"]
+    assert len(tokenizer) <= VOCABULARY
     said = tokenizer.tokenize("five things: black heart, pink house and green car. only red kite.")
     words = [token.strip("Ġ") for token in said]
     assert " ".join(words) == "five things : black heart , pink house and green car . only red kite ."
