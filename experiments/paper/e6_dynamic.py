@@ -154,32 +154,37 @@ def _pairs(run: Run, name: str, panels: int) -> list[tuple[int, int]]:
     return schedules.switch_pairs(run.settings.seed, name, panels, panels)
 
 
-def _moved(run: Run) -> dict[str, MovedRow]:
-    """Returns what became of answers whose target moved, with the gaze heads and with random ones."""
+def _moved(run: Run) -> dict[str, MovedRow] | None:
+    """Returns what became of answers whose target moved, with the gaze heads and with random ones; None if nothing tells."""
     strips = {strip.name: strip for strip in run.pictures("evaluation")}
     rows = run.answers(MOVED)
-    return {kind: _moved_kind(run, [row for row in rows if row["kind"] == kind], strips) for kind in ("gaze", "random")}
+    gaze, random = (
+        _moved_kind(run, [row for row in rows if row["kind"] == kind], strips) for kind in ("gaze", "random")
+    )
+    return None if gaze is None or random is None else {"gaze": gaze, "random": random}
 
 
-def _moved_kind(run: Run, rows: Sequence[Row], strips: Mapping[str, Picture]) -> MovedRow:
+def _moved_kind(run: Run, rows: Sequence[Row], strips: Mapping[str, Picture]) -> MovedRow | None:
     pairs = {name: _pairs(run, name, len(strip)) for name, strip in strips.items()}
     seen: dict[tuple[str, str], int] = {}
     found, counted = [], []
     for row in rows:
         place = seen[row["condition"], row["strip"]] = seen.get((row["condition"], row["strip"]), -1) + 1
         old, new = (strips[row["strip"]].captions[panel] for panel in pairs[row["strip"]][place])
-        compared = schedules.switched(row["text"], old, new, SWITCH)
-        if compared.words:  # captions that end alike tell nothing
+        compared = schedules.followed(row["text"], old, new, SWITCH)
+        if sum(compared):  # an answer that ends before, or goes on with words of both, tells nothing
             found.append(compared)
             counted.append(row)
+    if not found:
+        return None
 
-    def mean(values: Sequence[float]) -> Share:
-        return shared(average(np.array(values, float), *clusters(counted)))
+    def mean(counts: Sequence[int]) -> Share:
+        shares = np.array(counts, float) / np.array([sum(one) for one in found], float)
+        return shared(average(shares, *clusters(counted)))
 
     return {
         **provenance({**rows[0], "judge": "none"}),
-        "words_new": mean([one.new / one.words for one in found]),
-        "words_old": mean([one.old / one.words for one in found]),
-        "soon": mean([float(one.soon) for one in found]),
-        "whole": mean([float(one.whole) for one in found]),
+        "words_new": mean([one.new for one in found]),
+        "words_old": mean([one.old for one in found]),
+        "answers": len(rows),
     }

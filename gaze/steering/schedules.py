@@ -118,12 +118,14 @@ def cut(text: str, ends: Int[np.ndarray, " token"], segment: int, count: int, de
 
 
 def nearest(text: str, captions: Sequence[str]) -> int | None:
-    """The caption with the most words of a sentence in the same places: half or more of its own, and no other as many."""
+    """The caption with the most words of a sentence in the same places: half or more of its own, and no other as many.
+
+    Of a caption's `wordings` the one with the most such words counts.
+    """
     said = text.split()
-    same = np.array([sum(map(str.__eq__, said, caption.split())) for caption in captions])
+    same, length = np.array([_alike(said, caption) for caption in captions]).T
     best = int(same.argmax())
-    enough = 2 * same[best] >= len(captions[best].split())
-    return best if enough and np.sum(same == same[best]) == 1 else None
+    return best if 2 * same[best] >= length[best] and np.sum(same == same[best]) == 1 else None
 
 
 def visits(panels: Sequence[int | None]) -> list[int]:
@@ -157,7 +159,7 @@ def word_latency(
     Returns:
       None if that word does not come before `end`.
     """
-    known = [caption.split() for caption in captions]
+    known = [[wording.split() for wording in wordings(caption)] for caption in captions]
     for sentence in told:
         said = words(sentence, ends)
         late = sum(word.start < begin for word in said)
@@ -175,47 +177,27 @@ def sentence_latency(
     return min(starts) - begin if starts else None
 
 
-class Switched(NamedTuple):
-    """The words of an answer whose target moved from one panel to another.
-
-    Attributes:
-      new, old: of the words after the switch in which the two captions differ, how many are each caption's.
-      words: how many these are.
-      whole: whether the answer is the first caption up to the switch and the second after it.
-      soon: whether one of the first three words after the switch is the new panel's where the captions differ.
-    """
+class Followed(NamedTuple):
+    """The words of an answer after its target moved, without those of both panels: the new one's, the old one's, neither's."""
 
     new: int
     old: int
-    words: int
-    whole: bool
-    soon: bool
+    other: int
 
 
-def switched(text: str, old: str, new: str, at: int) -> Switched:
-    """Compares an answer with the captions that it was to begin and, from word `at` on, to go on with."""
-    before, after = old.split(), new.split()
-    length = min(len(before), len(after))
-    said = (text.split() + [""] * length)[:length]
-    differ = [place for place in range(at, length) if before[place] != after[place]]
-    follow = [place for place in differ if said[place] == after[place]]
-    kept = sum(said[place] == before[place] for place in differ)
-    whole = text.split() == before[:at] + after[at:]
-    return Switched(len(follow), kept, len(differ), whole, any(place < at + 3 for place in follow))
-
-
-def followed(text: str, old: str, new: str, at: int, grace: int = 3) -> tuple[int, int]:
-    """Of an answer whose target moved after `at` words: how many later words are those of the new panel, and of the old one.
-
-    Words count that one of the two panels' captions has and the other, in all its `wordings`, has not, wherever they stand:
-    what holds for lists and for any wording, where `switched` compares place by place.
+def followed(text: str, old: str, new: str, at: int, grace: int = 3) -> Followed:
+    """Compares an answer whose target moved after `at` words with the captions of the two panels, in all their `wordings`.
 
     Args:
       grace: words after the switch that are not counted yet.
     """
     before, after = (_vocabulary(caption) for caption in (old, new))
     later = [word for word in _bare(text) if word][at + grace :]
-    return sum(word in after - before for word in later), sum(word in before - after for word in later)
+    return Followed(
+        sum(word in after - before for word in later),
+        sum(word in before - after for word in later),
+        sum(word not in before | after for word in later),
+    )
 
 
 def numbers(panels: Sequence[int | None]) -> Int64[np.ndarray, " item"]:
@@ -232,17 +214,28 @@ def _bare(text: str) -> list[str]:
     return [word.strip(".,;:!?\"'()").lower() for word in text.split()]
 
 
-def _turn(said: Sequence[str], captions: Sequence[Sequence[str]], new: int, first: int) -> int | None:
-    """The first place, `first` or later, from which the words are those of caption `new`, and of no other, to the end."""
-    caption = captions[new]
-    if len(said) != len(caption):
-        return None
-    place = len(said)
-    while place > first and said[place - 1] == caption[place - 1]:
-        place -= 1
-    rest = [*said[place:]]
-    others = [[*other[place:]] for panel, other in enumerate(captions) if panel != new]
-    return place if rest and rest not in others else None
+def _alike(said: Sequence[str], caption: str) -> tuple[int, int]:
+    """How many words stand in the same places of a sentence and of a caption's nearest wording, and how many that has."""
+    counts = [(sum(map(str.__eq__, said, told)), len(told)) for told in map(str.split, wordings(caption))]
+    return max(counts, key=lambda count: count[0] / count[1])
+
+
+def _turn(said: Sequence[str], captions: Sequence[Sequence[Sequence[str]]], new: int, first: int) -> int | None:
+    """The first place, `first` or later, from which the words are those of a wording of caption `new`, and of no other's.
+
+    Args:
+      captions: the words of each wording of each caption.
+    """
+    others = [told for panel, wordings in enumerate(captions) if panel != new for told in wordings]
+    turns = []
+    for told in captions[new]:
+        place = len(said)
+        while len(told) == len(said) and place > first and said[place - 1] == told[place - 1]:
+            place -= 1
+        rest = [*said[place:]]
+        if rest and rest not in [[*other[place:]] for other in others]:
+            turns.append(place)
+    return min(turns, default=None)
 
 
 def _number(seed: int, name: str) -> int:

@@ -114,9 +114,9 @@ def _moved_findings(moved: Mapping[str, MovedRow] | None) -> list[str]:
     gaze, random = moved["gaze"], moved["random"]
     others = [percent(one["accuracy"]) for one in (random["words_new"], random["words_old"])]
     return [
-        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words after it, where the "
-        f"captions differ, are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and "
-        f"{others[1]}); one of the first three is the new panel's in {share(gaze['soon'])} of {gaze['soon']['n']} answers."
+        f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words from the third after it "
+        f"on are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and {others[1]}), of those "
+        f"that are not words of both panels, in {gaze['words_new']['n']} of {gaze['answers']} answers that have any."
     ]
 
 

@@ -39,12 +39,11 @@ class DrawnCondition(Provenance):
 
 
 class MovedRow(Provenance):
-    """Answers whose target moved: shares of the words after it that are either caption's, and of the answers that turn."""
+    """Answers whose target moved: shares of the words that follow three words later, without those of both panels."""
 
     words_new: Share
     words_old: Share
-    soon: Share
-    whole: Share
+    answers: int
 
 
 class DynamicResults(TypedDict):

@@ -112,8 +112,17 @@ def test_answers_whose_target_moves_are_compared_with_both_captions(run, results
     ]
     assert np.mean(begun) > 0.6
     moved = results["moved"]["gaze"]
-    assert moved["words_new"]["accuracy"] + moved["words_old"]["accuracy"] <= 1
-    assert 0.8 * STRIPS * PANELS <= moved["words_new"]["n"] <= STRIPS * PANELS
+    assert moved["answers"] == len(rows)
+    told = []
+    for strip in run.pictures("evaluation"):
+        pairs = schedules.switch_pairs(0, strip.name, PANELS, PANELS)
+        texts = [row["text"] for row in rows if row["strip"] == strip.name]
+        for text, (old, new) in zip(texts, pairs, strict=True):
+            told.append(schedules.followed(text, strip.captions[old], strip.captions[new], e6_dynamic.SWITCH))
+    told = np.array([one for one in told if any(one)], float)
+    assert moved["words_new"]["n"] == len(told) > 0
+    shares = (told / told.sum(axis=1, keepdims=True)).mean(axis=0)
+    assert (moved["words_new"]["accuracy"], moved["words_old"]["accuracy"]) == pytest.approx((shares[0], shares[1]))
 
 
 def test_summing_up_needs_no_model_and_a_run_cut_short_ends_the_same(run, results):
