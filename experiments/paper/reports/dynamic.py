@@ -115,8 +115,8 @@ def _moved_findings(moved: Mapping[str, MovedRow] | None) -> list[str]:
     others = [percent(one["accuracy"]) for one in (random["words_new"], random["words_old"])]
     return [
         f"If the target moves two words into a single sentence, {share(gaze['words_new'])} of the words from the third after it "
-        f"on are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and {others[1]}), of those "
-        f"that are not words of both panels, in {gaze['words_new']['n']} of {gaze['answers']} answers that have any."
+        f"on are the new panel's and {share(gaze['words_old'])} the old one's (random heads: {others[0]} and {others[1]}), of "
+        f"those that are not words of both panels, in {gaze['words_new']['n']} of {gaze['answers']} answers that have any."
     ]
 
 
