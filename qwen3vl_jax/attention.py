@@ -13,7 +13,7 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from qwen3vl_jax.edits import Edits, Readings, Taps
+from qwen3vl_jax.edits import Amplify, Edits, Readings, Steer, Taps
 
 SCORES, FEWEST = 2**22, 64
 """How many scores exist at once (16 MB of float32, about what a cache holds), but those of so many queries at least."""
@@ -112,19 +112,28 @@ def _edit(
     scores: Float[Array, "batch kv group row key"], edits: Edits, rows: Int[Array, "#batch row"]
 ) -> Float[Array, "batch kv group row key"]:
     kv = scores.shape[1]
+    if edits.amplify is not None:
+        size = jnp.abs(scores)
+        mean = jnp.mean(size, axis=(1, 2), keepdims=True)
+        size = jnp.where(edits.amplify.mean[:, None, None, None, None], mean, size)
+        scores = scores + _bias(edits.amplify, rows, kv) * size
     if edits.steer is not None:
-        steer = edits.steer
-        keys = steer.keys[:, None, :]
-        keys = keys if steer.query_mask is None else keys * _take(steer.query_mask, rows, 1)[:, :, None]
-        heads = rearrange(steer.heads, "b (kv g) -> b kv g 1 1", kv=kv)
-        bias = (heads * keys[:, None, None]).astype(jnp.float32)
-        scores = jnp.where(steer.replace_scores[:, None, None, None, None] & (bias != 0), 0, scores) + bias
+        bias = _bias(edits.steer, rows, kv)
+        scores = jnp.where(edits.steer.replace_scores[:, None, None, None, None] & (bias != 0), 0, scores) + bias
     if edits.head_mask is not None:
         mask = edits.head_mask if edits.head_mask.shape[2] == 1 else _take(edits.head_mask, rows, 2)
         one = mask.shape[1] == 1
         mask = mask[:, :, None] if one else rearrange(mask, "b (kv g) r s -> b kv g r s", kv=kv)
         scores = scores + mask.astype(jnp.float32)
     return scores
+
+
+def _bias(edit: Steer | Amplify, rows: Int[Array, "#batch row"], kv: int) -> Float[Array, "#batch kv group #row #key"]:
+    """What an edit gives by head, query and key."""
+    keys = edit.keys[:, None, :]
+    keys = keys if edit.query_mask is None else keys * _take(edit.query_mask, rows, 1)[:, :, None]
+    heads = rearrange(edit.heads, "b (kv g) -> b kv g 1 1", kv=kv)
+    return (heads * keys[:, None, None]).astype(jnp.float32)
 
 
 def _take(x: Array, rows: Int[Array, "#batch row"], axis: int) -> Array:

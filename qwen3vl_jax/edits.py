@@ -1,8 +1,8 @@
 """Edits in, taps out: interventions are arrays beside the tokens, measurements arrays beside the logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from flax import struct
@@ -38,6 +38,26 @@ class Steer:
 
 
 @struct.dataclass
+class Amplify:
+    """Raises scores by a share of their own size: s + amount * |s| (PAI, arXiv 2407.21771).
+
+    Attributes:
+      heads: the amount of each head, 0 for those that are left alone.
+      keys: 1 at the keys whose scores are raised, 0 at the others.
+      mean: where True, |s| is the mean over all heads of the layer (CG-VLM, arXiv 2512.05546), else the head's own.
+      query_mask: as that of `Steer`, but any factor.
+    """
+
+    heads: Float[Array, "*layer #batch heads"]
+    keys: Float[Array, "#batch key"]
+    mean: Bool[Array, "#batch"]
+    query_mask: Float[Array, "#batch query"] | None = None
+
+
+ByHead = TypeVar("ByHead", Steer, Amplify)
+
+
+@struct.dataclass
 class Edits:
     """Interventions of one forward pass; None costs nothing and changes nothing.
 
@@ -45,11 +65,13 @@ class Edits:
       head_mask: added to the scaled attention scores before the softmax.
       steer: the same in two small factors.
       residual: added to the residual stream after each layer.
+      amplify: raises scores in proportion to what they are without the other edits.
     """
 
     head_mask: Float[Array, "*#layer #batch #heads #query #key"] | None = None
     steer: Steer | None = None
     residual: Float[Array, "*#layer #batch #query embed"] | None = None
+    amplify: Amplify | None = None
 
     def check(self, config: TextConfig, batch: int, queries: int, slots: int) -> None:
         """Raises InputError, naming the field, unless all fit a pass of `queries` tokens over `slots` keys.
@@ -64,14 +86,17 @@ class Edits:
             axes = dict(layer=layers, batch=batch, query=queries, embed=config.hidden_size)
             require_shape("edits.residual", self.residual, axes, ones="layer batch query")
         if self.steer is not None:
-            steer = self.steer
-            require_shape(
-                "edits.steer.heads", steer.heads, dict(layer=layers, batch=batch, heads=heads), ones="layer batch"
-            )
-            require_shape("edits.steer.keys", steer.keys, dict(batch=batch, key=slots), ones="batch key")
-            require_shape("edits.steer.replace_scores", steer.replace_scores, dict(batch=batch), ones="batch")
-            if steer.query_mask is not None:
-                require_shape("edits.steer.query_mask", steer.query_mask, dict(batch=batch, slot=slots), ones="batch")
+            require_shape("edits.steer.replace_scores", self.steer.replace_scores, dict(batch=batch), ones="batch")
+        if self.amplify is not None:
+            require_shape("edits.amplify.mean", self.amplify.mean, dict(batch=batch), ones="batch")
+        for name, part in (("steer", self.steer), ("amplify", self.amplify)):
+            if part is None:
+                continue
+            by_head = dict(layer=layers, batch=batch, heads=heads)
+            require_shape(f"edits.{name}.heads", part.heads, by_head, ones="layer batch")
+            require_shape(f"edits.{name}.keys", part.keys, dict(batch=batch, key=slots), ones="batch key")
+            if part.query_mask is not None:
+                require_shape(f"edits.{name}.query_mask", part.query_mask, dict(batch=batch, slot=slots), ones="batch")
 
     def upto(self, slots: int) -> "Edits":
         """The same without keys after the first `slots`."""
@@ -79,11 +104,12 @@ class Edits:
         def cut(x: Array) -> Array:
             return x if x.shape[-1] == 1 else x[..., :slots]
 
-        steer = self.steer
-        if steer is not None:
-            query_mask = None if steer.query_mask is None else steer.query_mask[:, :slots]
-            steer = replace(steer, keys=cut(steer.keys), query_mask=query_mask)
-        return replace(self, head_mask=None if self.head_mask is None else cut(self.head_mask), steer=steer)
+        def part(one: ByHead) -> ByHead:
+            query_mask = None if one.query_mask is None else one.query_mask[:, :slots]
+            return replace(one, keys=cut(one.keys), query_mask=query_mask)
+
+        mask = None if self.head_mask is None else cut(self.head_mask)
+        return replace(self, head_mask=mask, steer=_map(part, self.steer), amplify=_map(part, self.amplify))
 
     def at(self, step: int | Int[Array, "*row"], slots: int) -> "Edits":
         """Edits that never change are their own plan (see `generate`)."""
@@ -92,31 +118,41 @@ class Edits:
 
     def slice_keys(self, past: int, first: int | Int[Array, ""], count: int) -> "Edits":
         """The same edits as a pass of `count` queries needs them, after a cache of `past` slots, into slot `first`."""
-        steer, mask = self.steer, self.head_mask
-        if steer is not None:
-            rows = (
-                None if steer.query_mask is None else lax.dynamic_slice_in_dim(steer.query_mask, first, count, axis=1)
-            )
-            steer = replace(steer, keys=slice_keys(steer.keys, past, first, count), query_mask=rows)
-        return replace(self, head_mask=None if mask is None else slice_keys(mask, past, first, count), steer=steer)
+
+        def part(one: ByHead) -> ByHead:
+            rows = one.query_mask
+            rows = None if rows is None else lax.dynamic_slice_in_dim(rows, first, count, axis=1)
+            return replace(one, keys=slice_keys(one.keys, past, first, count), query_mask=rows)
+
+        mask = None if self.head_mask is None else slice_keys(self.head_mask, past, first, count)
+        return replace(self, head_mask=mask, steer=_map(part, self.steer), amplify=_map(part, self.amplify))
 
     def stack(self, layers: int) -> tuple[Array | None, ...]:
         """What differs between layers, with a full leading layer axis, to be scanned beside the weights."""
-        parts = (self.head_mask, None if self.steer is None else self.steer.heads, self.residual)
+        steer, amplify = (None if part is None else part.heads for part in (self.steer, self.amplify))
+        parts = (self.head_mask, steer, self.residual, amplify)
         return tuple(None if x is None else jnp.broadcast_to(x, (layers, *x.shape[1:])) for x in parts)
 
-    def layer(self, head_mask: Array | None, heads: Array | None, residual: Array | None) -> "Edits":
+    def layer(
+        self, head_mask: Array | None, steer: Array | None, residual: Array | None, amplify: Array | None
+    ) -> "Edits":
         """Those of one layer, which is given its slice of each part of `stack`."""
-        steer = None if self.steer is None or heads is None else replace(self.steer, heads=heads)
-        return Edits(head_mask, steer, residual)
+        return Edits(
+            head_mask,
+            None if self.steer is None or steer is None else replace(self.steer, heads=steer),
+            residual,
+            None if self.amplify is None or amplify is None else replace(self.amplify, heads=amplify),
+        )
 
     def of_last_query(self) -> "Edits":
         """Those of a layer for the last query of its pass alone."""
-        steer = self.steer
-        if steer is not None and steer.query_mask is not None:
-            steer = replace(steer, query_mask=steer.query_mask[:, -1:])
+
+        def part(one: ByHead) -> ByHead:
+            return replace(one, query_mask=None if one.query_mask is None else one.query_mask[:, -1:])
+
         mask = None if self.head_mask is None else self.head_mask[:, :, -1:]
-        return Edits(mask, steer, None if self.residual is None else self.residual[:, -1:])
+        residual = None if self.residual is None else self.residual[:, -1:]
+        return Edits(mask, _map(part, self.steer), residual, _map(part, self.amplify))
 
 
 @struct.dataclass
@@ -170,6 +206,10 @@ class Readings:
     mass: Float[Array, "*layer batch row heads group"]
     value_mass: Float[Array, "*layer batch row heads group"] | None = None
     residual: Float[Array, "*layer batch row embed"] | None = None
+
+
+def _map(change: Callable[[ByHead], ByHead], part: ByHead | None) -> ByHead | None:
+    return None if part is None else change(part)
 
 
 def slice_keys(

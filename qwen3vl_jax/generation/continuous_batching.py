@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int32, PyTree, Shaped
 from qwen3vl_jax.checks import require_type
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.generation.batch_axes import batch_axes
-from qwen3vl_jax.generation.decoding import Plan, State, decode
+from qwen3vl_jax.generation.decoding import Plan, ReadingPlan, State, decode
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.sharding import fetch
@@ -36,7 +36,7 @@ class Prefilled(NamedTuple):
     """
 
     state: State
-    plan: Plan | None
+    plan: Plan | ReadingPlan | None
     requests: Int32[np.ndarray, " row"]
 
 
@@ -116,7 +116,12 @@ def _advance(
 # The state is donated: it holds the cache, and without that two of them would exist at once.
 @partial(jax.jit, donate_argnames="state")
 def _decode(
-    model: Qwen3VL, state: State, plan: Plan | None, sampling: Sampling, taken: Array, busy: Int32[Array, ""]
+    model: Qwen3VL,
+    state: State,
+    plan: Plan | ReadingPlan | None,
+    sampling: Sampling,
+    taken: Array,
+    busy: Int32[Array, ""],
 ) -> State:
     def more(state: State) -> Array:
         return jnp.sum(taken & ~state.done) > busy
