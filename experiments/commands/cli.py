@@ -187,13 +187,22 @@ def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) 
     metavar="ANNOTATIONS,IMAGES",
     help="Folder of COCO's instances and captions, and of pictures.",
 )
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME[:SETTING=VALUE,...]",
+    help="What steers it: pai, pai-logits, pai-both, gaze, gaze-pai, cg, cg-static or vcd; may be given several times.",
+)
 @_run_folder("hallucination")
-@options("dtype", "images", "seed")
-def hallucination_command(model: str, pope: Path | None, coco: str, out: Path | None, **given: Any) -> None:
+@options("dtype", "heads", "k", "images", "seed")
+def hallucination_command(
+    model: str, pope: Path | None, coco: str, arms: tuple[str, ...], out: Path | None, **given: Any
+) -> None:
     """Does MODEL tell of things that are not in the picture? POPE and CHAIR, with the picture and without."""
     from experiments.commands.hallucination import hallucination
 
-    hallucination(model, pope, coco, _folder(out, "hallucination"), given)
+    hallucination(model, pope, coco, _folder(out, "hallucination"), given, arms)
 
 
 @cli.command("judge")

@@ -1,6 +1,6 @@
 """`gaze hallucination`: POPE and CHAIR on a checkpoint, with the picture and without."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,24 +9,38 @@ import numpy as np
 
 from experiments.data.sources import natural
 from experiments.hallucination import page
-from experiments.hallucination.collect import Asked, check_folder, find_pictures, generate, is_present
+from experiments.hallucination.collect import (
+    Asked,
+    PictureFile,
+    check_folder,
+    find_pictures,
+    generate,
+    is_present,
+    passes,
+)
 from experiments.hallucination.results import (
+    ArmRow,
     ChairResults,
     HallucinationResults,
     PopeResults,
+    arm_rows,
     chair_rows,
     pope_files,
     pope_rows,
     recall_checks,
 )
 from experiments.run.models import source
+from experiments.run.records import Row
 from experiments.run.run import Run
 from experiments.run.settings import is_testbed, resolve_settings
-from gaze.hallucination.answers import yes_no
+from gaze.hallucination.answers import BLIND, PLAIN, Arm, yes_no
+from gaze.hallucination.arms import ArmModel, make_arm, parse_arm
 from gaze.hallucination.chair_files import CocoTruth, read_truth
 from gaze.hallucination.chair_words import ChairRules, chair_rules
 from gaze.hallucination.pope_files import PopeSplit, read_pope
+from gaze.heads import HeadSet
 from gaze.report.html import write_report
+from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.load.source import open_checkpoint
@@ -50,12 +64,18 @@ class CocoPlaces(NamedTuple):
         return cls(Path(annotations), Path(images))
 
 
-def hallucination(model: str, pope: Path | None, coco: str, out: Path, given: dict[str, Any]) -> Path:
+def hallucination(
+    model: str, pope: Path | None, coco: str, out: Path, given: dict[str, Any], arms: Sequence[str] = ()
+) -> Path:
     """Measures a model and writes results.json and report.html in `out`; what is there of an earlier try is not asked again.
+
+    Args:
+      arms: what steers it, see `gaze.hallucination.arms`; beside the plain model and the one without pictures.
 
     Raises InputError for files that cannot be used, before anything is written.
     """
     places, rules = CocoPlaces.parse(coco), chair_rules()
+    _check_arms(arms)
     splits = None if pope is None else read_pope(pope)
     check_folder(places.images)
     truth = read_truth(places.annotations, rules)
@@ -64,13 +84,14 @@ def hallucination(model: str, pope: Path | None, coco: str, out: Path, given: di
     chosen = {name: value for name, value in given.items() if value is not None}
     spec = f"coco:{places.annotations},{places.images}"
     run = Run(out, resolve_settings({"model": model, "photos": spec, "images": IMAGES, **longest, **chosen}))
+    all_arms = _arms(run, arms)
     results: HallucinationResults = {
         "model": run.settings.model,
         "revision": run.revision,
         "seed": run.settings.seed,
         "dtype": str(run.model.dtype),
-        "pope": None if splits is None else _pope(run, splits, places),
-        "chair": _chair(run, truth, places, rules),
+        "pope": None if splits is None else _pope(run, splits, places, all_arms),
+        "chair": _chair(run, truth, places, rules, all_arms),
     }
     write_json(run.folder / "results.json", results)
     report = write_report(run.folder, page.cover(results), page.chapters(results))
@@ -78,7 +99,32 @@ def hallucination(model: str, pope: Path | None, coco: str, out: Path, given: di
     return report
 
 
-def _pope(run: Run, splits: Sequence[PopeSplit], places: CocoPlaces) -> PopeResults:
+def _check_arms(arms: Sequence[str]) -> None:
+    for place, text in enumerate(arms):
+        parse_arm(text)
+        if text in arms[:place]:
+            raise InputError(f"--arm {text} is given twice: give each arm once")
+
+
+def _arms(run: Run, arms: Sequence[str]) -> list[Arm]:
+    """The plain model, what steers it, and the model without pictures."""
+    gaze = None
+    if run.settings.heads is not None:
+        gaze = run.given_heads()
+    elif is_testbed(run.settings.model):
+        gaze = HeadSet.load(CHECKPOINT / "heads.json", run.settings.k)
+    known = ArmModel(run.model.config, tuple(run.processor.stop_tokens), gaze)
+    return [PLAIN, *(make_arm(text, known) for text in arms), BLIND]
+
+
+def _arm_rows(
+    run: Run, arms: Sequence[Arm], rows: Sequence[Row], pictures: Mapping[str, PictureFile], asked: Sequence[Asked]
+) -> list[ArmRow]:
+    name, text = asked[0]
+    return arm_rows(arms, rows, {arm.name: passes(run, arm, pictures[name], text) for arm in arms})
+
+
+def _pope(run: Run, splits: Sequence[PopeSplit], places: CocoPlaces, arms: Sequence[Arm]) -> PopeResults:
     questions = [question for split in splits for question in split.questions]
     pictures, lost = find_pictures(dict.fromkeys(question.image for question in questions), places.images)
     if not pictures:
@@ -86,21 +132,22 @@ def _pope(run: Run, splits: Sequence[PopeSplit], places: CocoPlaces) -> PopeResu
             f"{places.images} has none of the pictures that POPE asks about: give the folder that has them"
         )
     asked: list[Asked] = [*dict.fromkeys((one.image, one.text) for one in questions if one.image in pictures)]
-    rows = generate(run, "pope", asked, pictures, run.settings.brief)
+    rows = generate(run, "pope", arms, asked, pictures, run.settings.brief)
     there, tokens = {*pictures}, yes_no(run.processor)
-    scored = pope_rows(splits, rows, there)
+    scored = pope_rows(splits, rows, there, arms)
     return {
         "files": pope_files(splits, there),
         "absent": [name for name, _ in lost],
         "yes_tokens": [*tokens.yes],
         "no_tokens": [*tokens.no],
         "whole_words": tokens.whole,
+        "arms": _arm_rows(run, arms, rows, pictures, asked),
         "rows": scored,
         "recall": recall_checks(scored),
     }
 
 
-def _chair(run: Run, truth: CocoTruth, places: CocoPlaces, rules: ChairRules) -> ChairResults:
+def _chair(run: Run, truth: CocoTruth, places: CocoPlaces, rules: ChairRules, arms: Sequence[Arm]) -> ChairResults:
     names, absent = _drawn(truth, places, run.settings.images, run.settings.seed)
     pictures, lost = find_pictures(names, places.images)
     if not pictures:
@@ -108,8 +155,8 @@ def _chair(run: Run, truth: CocoTruth, places: CocoPlaces, rules: ChairRules) ->
             f"{places.images} has no picture of {places.annotations} that can be read: give both of one COCO"
         )
     asked: list[Asked] = [(name, DESCRIBE) for name in sorted(pictures, key=natural)]
-    rows = generate(run, "chair", asked, pictures, run.settings.narration)
-    scored, wordless = chair_rows(rules, rows, asked, truth.objects)
+    rows = generate(run, "chair", arms, asked, pictures, run.settings.narration)
+    scored, wordless = chair_rows(rules, rows, asked, truth.objects, arms)
     return {
         "question": DESCRIBE,
         "longest": run.settings.narration,
@@ -117,6 +164,7 @@ def _chair(run: Run, truth: CocoTruth, places: CocoPlaces, rules: ChairRules) ->
         "absent": absent + len(lost),
         "untold": truth.untold,
         "wordless": wordless,
+        "arms": _arm_rows(run, arms, rows, pictures, asked),
         "rows": scored,
     }
 

@@ -11,7 +11,8 @@ import numpy as np
 from experiments.run.cache import digest
 from experiments.run.records import Records, Row, chunk_name
 from experiments.run.run import Run, progress
-from gaze.hallucination.answers import ARMS, Arm, Room, YesNo, answer, needed, yes_no
+from gaze.hallucination.answers import Arm, Room, YesNo, answer, needed, prepared, yes_no
+from gaze.hallucination.passes import Passes, count_passes
 from gaze.pictures.padding_buckets import SHAPES, buckets
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import is_there, read_bytes, reading
@@ -91,12 +92,17 @@ def _picture(name: str, folder: Path) -> PictureFile:
 
 
 def generate(
-    run: Run, name: str, asked: Sequence[Asked], pictures: Mapping[str, PictureFile], max_new: int
+    run: Run,
+    name: str,
+    arms: Sequence[Arm],
+    asked: Sequence[Asked],
+    pictures: Mapping[str, PictureFile],
+    max_new: int,
 ) -> list[Row]:
     """The answers of all arms to all questions; those that are saved are read. An arm without pictures answers each text once."""
     tokens = yes_no(run.processor)
     records = Records(run.place(name) / "answers.jsonl")
-    batches = [batch for arm in ARMS for batch in _batches(run.processor, arm, asked, pictures)]
+    batches = [batch for arm in arms for batch in _batches(run.processor, arm, asked, pictures)]
     keys = [_key(run, number, batch, tokens, max_new) for number, batch in enumerate(batches)]
     records.tell_stale(keys)
     with progress(name, len(keys), len(keys) - len(records.missing(keys))) as done:
@@ -106,6 +112,13 @@ def generate(
                 done(1)
     records.finish(keys)
     return records.rows()
+
+
+def passes(run: Run, arm: Arm, picture: PictureFile, text: str) -> Passes:
+    """What an arm costs, counted in the programs that answer a question about a picture."""
+    shown = [open_image(picture.path)] if arm.image else []
+    asked = prepared(run.processor, arm, shown, [(0, text)])
+    return count_passes(run.model, asked.prompt, asked.images, asked.plan)
 
 
 def by_question(rows: Sequence[Row], arm: Arm, asked: Sequence[Asked]) -> list[Row]:
@@ -193,6 +206,7 @@ def _rows(run: Run, batch: Batch, tokens: YesNo, max_new: int) -> list[Row]:
             "tokens": one.tokens,
             "ended": one.ended,
             "margin": one.margin,
+            **({} if batch.arm.plan is None else {"steps": one.steps, "steered": one.open, "added": one.added}),
             "model": run.settings.model,
             "revision": run.revision,
         }

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from experiments.hallucination.results import (
+    ArmRow,
     ChairResults,
     ChairRow,
     HallucinationResults,
+    PairedRow,
     PopeFileRow,
     PopeResults,
     PopeRow,
@@ -13,10 +15,15 @@ from experiments.hallucination.results import (
 from experiments.run.formatting import percent
 from experiments.run.settings import is_testbed
 from experiments.run.summaries import EstimateRow
+from gaze.hallucination.answers import PLAIN
 from gaze.report.html import Chapter, Cover, Table
 
 UNTAUGHT = "This model has never learned to answer yes or no: its numbers mean nothing and show only that the measurement runs."
 UNDEFINED = "–"
+PAIRED = (
+    "Better, worse: answers that this arm alone, or the plain model alone, has right; p: McNemar's exact test, which takes them "
+    "for independent."
+)
 INTERVALS = "In brackets 95 % intervals, clustered by picture. A dash: undefined, as there is nothing to divide by."
 
 
@@ -74,10 +81,69 @@ def _pope(results: PopeResults, untaught: Sequence[str]) -> Chapter:
         "POPE: is it in the picture?",
         "The model is asked whether a thing is in a picture. Without the picture it can only guess, and may guess well: what "
         "counts is the distance between the two.",
-        [_pope_finding(row) for row in results["rows"] if row["parser"] == "official" and row["over"] is not None],
-        tables=[_pope_table(results["rows"]), _files_table(results["files"])],
-        caveats=caveats,
+        [_pope_finding(row) for row in results["rows"] if row["parser"] == "official" and row["arm"] == PLAIN.name],
+        tables=[_pope_table(results["rows"]), *_steered_tables(results), _files_table(results["files"])],
+        caveats=[*caveats, *_arm_caveats(results["arms"])],
     )
+
+
+def _steered_tables(results: PopeResults) -> list[Table]:
+    compared = [row for row in results["rows"] if row["paired"] is not None]
+    if not compared:
+        return []
+    table = Table(
+        "POPE: each arm against the plain model",
+        ("set", "split", "labels", "parser", "arm", "accuracy", "better", "worse", "p", "a mere shift"),
+        [
+            (
+                row["set"],
+                row["split"],
+                row["labels"],
+                row["parser"],
+                row["arm"],
+                UNDEFINED if row["gain"] is None else _points(row["gain"]),
+                *_pair(row["paired"]),
+                UNDEFINED if row["offset"] is None else percent(row["offset"]),
+            )
+            for row in compared
+        ],
+        f"{PAIRED} A mere shift: the accuracy of the plain model's margins when the threshold is moved until it says yes as "
+        "often as the arm. An arm that is no better than that has moved the answers towards yes or no, and grounded none of them.",
+    )
+    return [table, _arms_table(results["arms"])]
+
+
+def _arms_table(arms: Sequence[ArmRow]) -> Table:
+    return Table(
+        "What the arms do and cost",
+        ("arm", "passes, prompt", "passes, token", "steps steered", "attention added"),
+        [
+            (
+                row["arm"],
+                row["prompt_passes"],
+                row["token_passes"],
+                _share(row["steered"]),
+                UNDEFINED if row["added"] is None else _points(row["added"]),
+            )
+            for row in arms
+        ],
+        "Passes: rows that go through the decoder for one row of an answer, counted in the compiled program. Attention added: to "
+        "the picture, in the steps that are steered, as the mean over the heads that are boosted.",
+    )
+
+
+def _arm_caveats(arms: Sequence[ArmRow]) -> list[str]:
+    doses = [row["added"]["value"] for row in arms if row["added"] is not None]
+    if len(doses) < 2:
+        return []
+    return [
+        f"The arms give the picture from {100 * min(doses):.1f} to {100 * max(doses):.1f} points more attention: only arms with "
+        "the same dose can be compared with each other."
+    ]
+
+
+def _pair(paired: PairedRow | None) -> tuple[str | int, str | int, str]:
+    return (UNDEFINED,) * 3 if paired is None else (paired["better"], paired["worse"], f"{paired['p']:.3g}")
 
 
 def _pope_finding(row: PopeRow) -> str:
@@ -168,10 +234,23 @@ def _chair(results: ChairResults, untaught: Sequence[str]) -> Chapter:
         f"The model describes {len(results['images'])} pictures (“{results['question']}”, at most {results['longest']} tokens). "
         "Shorter descriptions hallucinate less: so length, recall and repetition stand in the same row, and the arms are "
         "compared at a common length, too.",
-        [_chair_finding(row) for row in results["rows"] if row["over"] is not None],
-        tables=[_chair_table(results["rows"])],
-        caveats=caveats,
+        [_chair_finding(row) for row in results["rows"] if row["arm"] == PLAIN.name],
+        tables=[_chair_table(results["rows"]), *_chair_steered_tables(results)],
+        caveats=[*caveats, *_arm_caveats(results["arms"])],
     )
+
+
+def _chair_steered_tables(results: ChairResults) -> list[Table]:
+    compared = [row for row in results["rows"] if row["paired"] is not None]
+    if not compared:
+        return []
+    table = Table(
+        "CHAIR: each arm against the plain model",
+        ("length", "arm", "better", "worse", "p"),
+        [(row["length"], row["arm"], *_pair(row["paired"])) for row in compared],
+        f"A description is right if all that it tells of is there. {PAIRED}",
+    )
+    return [table, _arms_table(results["arms"])]
 
 
 def _chair_finding(row: ChairRow) -> str:

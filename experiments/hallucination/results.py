@@ -5,21 +5,53 @@ from dataclasses import asdict, fields
 from typing import Any, Literal, cast
 
 import numpy as np
+from jaxtyping import Bool
+from scipy import stats
 from typing_extensions import TypedDict
 
 from experiments.hallucination.collect import Asked, by_question
 from experiments.run.records import Row
 from experiments.run.summaries import EstimateRow, estimate_row, grouped
 from gaze.hallucination import chair, pope
-from gaze.hallucination.answers import ARMS, Arm
+from gaze.hallucination.answers import BLIND, PLAIN, Arm
 from gaze.hallucination.chair import Caption, Truth
 from gaze.hallucination.chair_words import ChairRules
+from gaze.hallucination.passes import Passes
 from gaze.hallucination.pope_files import PopeSplit, Question
-from gaze.statistics import Estimate, difference
+from gaze.statistics import Estimate, average, difference
+
+
+class PairedRow(TypedDict):
+    """An arm against the plain one on the same items: in how many it alone is right, in how many the plain one alone, and the p
+    value of McNemar's exact test, which takes items for independent."""
+
+    better: int
+    worse: int
+    p: float
+
+
+class ArmRow(TypedDict):
+    """What an arm does and costs while it answers.
+
+    Attributes:
+      prompt_passes, token_passes: rows that go through the decoder per row of an answer, counted in the program.
+      steered: the share of steps in which it acted.
+      added: what it gave the picture in these steps: attention, as the mean over the boosted heads; None without a boost.
+    """
+
+    arm: str
+    prompt_passes: float
+    token_passes: float
+    steered: EstimateRow | None
+    added: EstimateRow | None
 
 
 class PopeRow(TypedDict):
-    """The scores of one arm on one split, see `gaze.hallucination.pope.Scores`; `over` is its accuracy minus the blind arm's."""
+    """The scores of one arm on one split, see `gaze.hallucination.pope.Scores`.
+
+    `over` is its accuracy minus the blind arm's, `gain` that minus the plain arm's, `paired` compares it with the plain arm, and
+    `offset` is the accuracy of the plain arm's margins with a threshold at which they say yes as often as this arm.
+    """
 
     arm: str
     set: str
@@ -39,6 +71,9 @@ class PopeRow(TypedDict):
     yes_ratio: EstimateRow
     auroc: EstimateRow | None
     over: EstimateRow | None
+    gain: EstimateRow | None
+    paired: PairedRow | None
+    offset: float | None
 
 
 class PopeFileRow(TypedDict):
@@ -70,12 +105,14 @@ class PopeResults(TypedDict):
     yes_tokens: list[int]
     no_tokens: list[int]
     whole_words: bool
+    arms: list[ArmRow]
     rows: list[PopeRow]
     recall: list[RecallCheck]
 
 
 class ChairRow(TypedDict):
-    """The scores of one arm, see `gaze.hallucination.chair.ChairScores`; `over` is its CHAIRs minus the blind arm's."""
+    """The scores of one arm, see `gaze.hallucination.chair.ChairScores`; `over` is its CHAIRs minus the blind arm's, and `paired`
+    compares captions without a wrong object with those of the plain arm."""
 
     arm: str
     length: Literal["as written", "common"]
@@ -89,6 +126,7 @@ class ChairRow(TypedDict):
     repeated: EstimateRow | None
     ended: EstimateRow
     over: EstimateRow | None
+    paired: PairedRow | None
 
 
 class ChairResults(TypedDict):
@@ -100,6 +138,7 @@ class ChairResults(TypedDict):
     absent: int
     untold: int
     wordless: int
+    arms: list[ArmRow]
     rows: list[ChairRow]
 
 
@@ -114,7 +153,35 @@ class HallucinationResults(TypedDict):
     chair: ChairResults | None
 
 
-def pope_rows(splits: Sequence[PopeSplit], rows: Sequence[Row], there: set[str]) -> list[PopeRow]:
+def arm_rows(arms: Sequence[Arm], rows: Sequence[Row], costs: Mapping[str, Passes]) -> list[ArmRow]:
+    """What every arm does and costs; intervals are clustered by picture."""
+    return [_arm_row(arm, [row for row in rows if row["arm"] == arm.name], costs[arm.name]) for arm in arms]
+
+
+def _arm_row(arm: Arm, rows: Sequence[Row], cost: Passes) -> ArmRow:
+    found: ArmRow = {
+        "arm": arm.name,
+        "prompt_passes": cost.prompt,
+        "token_passes": cost.token,
+        "steered": None,
+        "added": None,
+    }
+    if arm.plan is None or not rows:
+        return found
+    steps, steered = (np.array([row[name] for row in rows]) for name in ("steps", "steered"))
+    image = np.unique([row["picture"] for row in rows], return_inverse=True)[1]
+    acted = np.arange(steps.max())[None, :] < steered[:, None]
+    there = np.arange(steps.max())[None, :] < steps[:, None]
+    found["steered"] = estimate_row(average(acted[there], np.broadcast_to(image[:, None], there.shape)[there]))
+    if steered.any() and arm.boosts:
+        some = steered > 0
+        # Of every answer its mean step, so that long ones do not count for more.
+        added = np.array([row["added"] for row in rows])[some] / steered[some]
+        found["added"] = estimate_row(average(added, image[some], whole=(-1.0, 1.0)))
+    return found
+
+
+def pope_rows(splits: Sequence[PopeSplit], rows: Sequence[Row], there: set[str], arms: Sequence[Arm]) -> list[PopeRow]:
     """Scores every arm on every split by every parser, under POPE's labels and RePOPE's where they are."""
     return [
         cast(
@@ -124,7 +191,7 @@ def pope_rows(splits: Sequence[PopeSplit], rows: Sequence[Row], there: set[str])
         for split in splits
         for labels in ("POPE", *(["RePOPE"] if split.relabels is not None else []))
         for parser in pope.PARSERS
-        for arm in ARMS
+        for arm in arms
         if (found := _pope_row(split, rows, there, arm, labels, parser))
     ]
 
@@ -139,19 +206,33 @@ def _pope_row(
     asked: list[Asked] = [(question.image, question.text) for question, _ in questions]
     _, image = np.unique([question.image for question, _ in questions], return_inverse=True)
 
+    def right(one: Arm) -> np.ndarray:
+        return np.array([way is truth for way, truth in zip(says(one), label.tolist(), strict=True)])
+
     def says(one: Arm) -> list[bool | None]:
         return [pope.PARSERS[parser](row["text"]) for row in by_question(rows, one, asked)]
 
+    def margins(one: Arm) -> np.ndarray:
+        return np.array([row["margin"] for row in by_question(rows, one, asked)])
+
     said = says(arm)
-    margin = np.array([row["margin"] for row in by_question(rows, arm, asked)])
-    blind = ARMS[-1]
-    over = None
-    if arm != blind:
-        right, other = (
-            [way is truth for way, truth in zip(some, label.tolist(), strict=True)] for some in (said, says(blind))
-        )
-        over = estimate_row(difference(np.array(right), image, np.array(other), image))
-    return {**_plain(pope.score(label, said, image, margin)), "over": over}
+    found = {
+        **_plain(pope.score(label, said, image, margins(arm))),
+        **dict.fromkeys(("over", "gain", "paired", "offset")),
+    }
+    if arm != BLIND:
+        found["over"] = estimate_row(difference(right(arm), image, right(BLIND), image))
+    if arm.plan is not None:
+        found["gain"] = estimate_row(difference(right(arm), image, right(PLAIN), image))
+        found["paired"] = _paired(right(arm), right(PLAIN))
+        found["offset"] = pope.at_yes_ratio(label, margins(PLAIN), sum(way is True for way in said))
+    return found
+
+
+def _paired(right: Bool[np.ndarray, " item"], plain: Bool[np.ndarray, " item"]) -> PairedRow:
+    better, worse = int(np.sum(right & ~plain)), int(np.sum(plain & ~right))
+    p = float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    return {"better": better, "worse": worse, "p": p}
 
 
 def _labelled(split: PopeSplit, there: set[str], labels: str) -> list[tuple[Question, bool]]:
@@ -195,7 +276,7 @@ def pope_files(splits: Sequence[PopeSplit], there: set[str]) -> list[PopeFileRow
 
 
 def chair_rows(
-    rules: ChairRules, rows: Sequence[Row], asked: Sequence[Asked], truth: Truth
+    rules: ChairRules, rows: Sequence[Row], asked: Sequence[Asked], truth: Truth, arms: Sequence[Arm]
 ) -> tuple[list[ChairRow], int]:
     """Scores the captions of every arm, as written and at a common length; and of how many pictures nothing is left at that."""
     written = {
@@ -203,34 +284,32 @@ def chair_rows(
             Caption(name, row["text"], row["ended"])
             for (name, _), row in zip(asked, by_question(rows, arm, asked), strict=True)
         ]
-        for arm in ARMS
+        for arm in arms
     }
     cut, wordless = chair.at_common_length(written)
     lengths: Mapping[str, Mapping[str, Sequence[Caption]]] = {"as written": written, "common": cut}
     return [
-        cast(ChairRow, {"arm": arm, "length": length, **_chair_row(rules, arms, arm, truth)})
-        for length, arms in lengths.items()
-        for arm, some in arms.items()
-        if some
+        cast(ChairRow, {"arm": arm.name, "length": length, **_chair_row(rules, captions, arm, truth)})
+        for length, captions in lengths.items()
+        for arm in arms
+        if captions[arm.name]
     ], wordless
 
 
-def _chair_row(rules: ChairRules, arms: Mapping[str, Sequence[Caption]], arm: str, truth: Truth) -> dict[str, Any]:
-    blind = ARMS[-1].name
-    over = None
-    if arm != blind:
-        wrong = {}
-        for name in (arm, blind):
-            some = sorted(arms[name], key=lambda caption: caption.image)
-            wrong[name] = np.array(
-                [
-                    any(one.object not in truth[caption.image] for one in rules.mentions(caption.text))
-                    for caption in some
-                ]
-            )
-        place = np.arange(len(wrong[arm]))
-        over = estimate_row(difference(wrong[arm], place, wrong[blind], place))
-    return {**_plain(chair.score(rules, arms[arm], truth)), "over": over}
+def _chair_row(rules: ChairRules, captions: Mapping[str, Sequence[Caption]], arm: Arm, truth: Truth) -> dict[str, Any]:
+    def wrong(name: str) -> np.ndarray:
+        some = sorted(captions[name], key=lambda caption: caption.image)
+        return np.array(
+            [any(one.object not in truth[caption.image] for one in rules.mentions(caption.text)) for caption in some]
+        )
+
+    found: dict[str, Any] = {**_plain(chair.score(rules, captions[arm.name], truth)), "over": None, "paired": None}
+    if arm != BLIND:
+        own, blind = wrong(arm.name), wrong(BLIND.name)
+        found["over"] = estimate_row(difference(own, np.arange(len(own)), blind, np.arange(len(blind))))
+    if arm.plan is not None:
+        found["paired"] = _paired(~wrong(arm.name), ~wrong(PLAIN.name))
+    return found
 
 
 def _plain(scores: pope.Scores | chair.ChairScores) -> dict[str, Any]:

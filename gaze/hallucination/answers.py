@@ -11,12 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32
 from PIL import Image
 
+from gaze.hallucination.forced import added_mass
+from gaze.steering.boosts import Boost
+from gaze.steering.guided import Guided
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.generation.decoding import Plan, begin, go_on, vocabulary
+from qwen3vl_jax.generation.decoding import Plan, ReadingPlan, choose_first, go_on, read_prompt, vocabulary
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
@@ -31,17 +33,20 @@ class Arm:
     Attributes:
       name: unique among the arms.
       image: whether the picture is shown; without it the question stands alone.
-      plan: makes what steers the answers to some prompts; None leaves the model alone.
+      plan: makes what steers the answers to some prompts about some pictures; None leaves the model alone.
+      boosts: whether the plan adds to scores of attention.
       settings: what the plan depends on, for whoever keeps answers.
     """
 
     name: str
     image: bool = True
-    plan: Callable[[Prompt], Plan] | None = None
+    plan: Callable[[Prompt, Images], Plan | ReadingPlan] | None = None
     settings: tuple[float | str, ...] = ()
+    boosts: bool = False
 
 
-ARMS = (Arm("plain"), Arm("no image", image=False))
+PLAIN, BLIND = Arm("plain"), Arm("no image", image=False)
+ARMS = (PLAIN, BLIND)
 
 
 class YesNo(NamedTuple):
@@ -61,12 +66,30 @@ class Room(NamedTuple):
     length: int
 
 
+class Asked(NamedTuple):
+    """Questions as the model takes them, and what steers the answers."""
+
+    images: Images | None
+    prompt: Prompt
+    plan: Plan | ReadingPlan | None
+
+
 class Answer(NamedTuple):
-    """What was answered; `ended` unless it was cut off at its greatest length."""
+    """What was answered; `ended` unless it was cut off at its greatest length.
+
+    Attributes:
+      margin: of yes over no before the first token, a contrast included, its cutoff not.
+      open: how many steps were steered, that of the stop token included; 0 for an arm that steers nothing.
+      steps: how many there were.
+      added: what these gave the picture, see `gaze.hallucination.forced.added_mass`: the sum over steered steps.
+    """
 
     tokens: list[int]
     ended: bool
     margin: float
+    open: int = 0
+    steps: int = 0
+    added: float = 0.0
 
 
 def yes_no(processor: Processor) -> YesNo:
@@ -105,23 +128,40 @@ def answer(
 ) -> list[Answer]:
     """Answers questions, each about the picture whose number it has; an arm without pictures looks at none."""
     fill = [questions[-1]] * (room.rows - len(questions))
-    asked = [*questions, *fill]
-    texts = [_chat(processor, text, arm) for _, text in asked]
-    images: Images | None = None
-    if arm.image:
-        shown = [*pictures, *[pictures[-1]] * (room.pictures - len(pictures))]
-        batch = processor(texts, [[number] for number, _ in asked], None, room.length, room.patches, shown)
-        images = batch.images
-    else:
-        batch = processor(texts, length=room.length)
-    plan = None if arm.plan is None else arm.plan(batch.prompt)
-    images, prompt, plan = across((images, batch.prompt, plan), mesh_of(model))
+    shown = [*pictures, *[pictures[-1]] * (room.pictures - len(pictures))] if arm.image else []
+    asked = prepared(processor, arm, shown, [*questions, *fill], room)
+    images, prompt, plan = across((asked.images, asked.prompt, asked.plan), mesh_of(model))
     stop = Sampling.make(stop=processor.stop_tokens)
     yes, no = (np.array(ids, np.int32) for ids in (tokens.yes, tokens.no))
-    said, lengths, margins = fetch(_answered(model, images, prompt, plan, stop, yes, no, max_new=max_new))
-    found = zip(said, lengths.tolist(), margins.tolist(), strict=True)
-    answers = [Answer(row[:length].tolist(), length < max_new, margin) for row, length, margin in found]
+    said, lengths, margins, opened, added = fetch(
+        _answered(model, images, prompt, plan, stop, yes, no, max_new=max_new)
+    )
+    answers = []
+    for row, length, margin, steered, mass in zip(said, lengths.tolist(), margins.tolist(), opened, added, strict=True):
+        steps = min(length + 1, max_new)
+        used = steered[:steps]
+        count = int(used.sum())
+        answers.append(
+            Answer(row[:length].tolist(), length < max_new, margin, count, steps, float(mass[:steps][used].sum()))
+        )
     return answers[: len(questions)]
+
+
+def prepared(
+    processor: Processor,
+    arm: Arm,
+    pictures: Sequence[Image.Image],
+    questions: Sequence[tuple[int, str]],
+    room: Room | None = None,
+) -> Asked:
+    """What the model is given to answer questions, padded to some room; without, as much as they need."""
+    texts, length = [_chat(processor, text, arm) for _, text in questions], room and room.length
+    if not arm.image:
+        return Asked(None, processor(texts, length=length).prompt, None)
+    shows = [[number] for number, _ in questions]
+    batch = processor(texts, shows, length=length, patches=room and room.patches, pictures=pictures)
+    assert batch.images is not None
+    return Asked(batch.images, batch.prompt, None if arm.plan is None else arm.plan(batch.prompt, batch.images))
 
 
 def _chat(processor: Processor, text: str, arm: Arm) -> str:
@@ -139,21 +179,25 @@ def _answered(
     no: Int32[Array, " no"],
     *,
     max_new: int,
-) -> tuple[Int32[Array, "row new"], Int32[Array, " row"], Float32[Array, " row"]]:
+) -> tuple[
+    Int32[Array, "row new"],
+    Int32[Array, " row"],
+    Float32[Array, " row"],
+    Bool[Array, "row new"],
+    Float32[Array, "row new"],
+]:
     vision = None if images is None else model.encode(images)
-    batch, length = prompt.tokens.shape
-    edits = None if plan is None else plan.at(jnp.zeros((batch,), jnp.int32), length + max_new)
-    output = model(prompt, vision, edits=None if edits is None else edits.upto(length))
-    keys = jax.random.split(jax.random.key(0), batch)
-    limit = jnp.full((batch,), max_new)
-    state = begin(model, output, vocabulary(model, prompt), sampling, keys, limit, max_new=max_new)
-
-    def gap(hidden: Array) -> Array:
-        # Row by row, as the scores of a large vocabulary for all rows at once would fill the memory.
-        scores = model.logits(hidden).astype(jnp.float32)
-        difference: Array = jax.nn.logsumexp(scores[yes]) - jax.nn.logsumexp(scores[no])
-        return difference
-
-    margin = lax.map(gap, output.hidden[:, -1])
+    batch = len(prompt.tokens)
+    read = read_prompt(model, prompt, vision, plan, max_new)
+    scores = read.logits.astype(jnp.float32)
+    margin = jax.nn.logsumexp(scores[:, yes], axis=1) - jax.nn.logsumexp(scores[:, no], axis=1)
+    keys, limit = jax.random.split(jax.random.key(0), batch), jnp.full((batch,), max_new)
+    state = choose_first(read, vocabulary(model, prompt), sampling, keys, limit, max_new=max_new)
     generated = go_on(model, state, plan, sampling)
-    return generated.tokens, generated.length, margin
+    opened, added = jnp.full((batch, max_new), plan is not None), jnp.zeros((batch, max_new), jnp.float32)
+    if isinstance(plan, Guided):
+        opened = generated.carry.open
+    raised = plan.boost if isinstance(plan, Guided) else plan
+    if isinstance(raised, Boost):
+        added = added_mass(model, prompt, vision, raised, opened.astype(jnp.float32), generated.tokens)
+    return generated.tokens, generated.length, margin, opened, added

@@ -136,6 +136,16 @@ def auroc(
     return Estimate(value, *ends, len(label), len(np.unique(image)))
 
 
+def at_yes_ratio(label: Bool[np.ndarray, " question"], margin: Float[np.ndarray, " question"], yes: int) -> float:
+    """Accuracy if the questions with the `yes` greatest margins are answered with yes, ties in the order that they have.
+
+    What a mere shift towards yes, or no, would do: the control of whatever changes how often yes is said.
+    """
+    said = np.zeros(len(label), bool)
+    said[np.argsort(-margin, kind="stable")[:yes]] = True
+    return float(np.mean(said == label))
+
+
 def equal_recall(recalls: Sequence[Estimate | None]) -> bool | None:
     """Whether all splits of one set have the same recall; None for a single one.
 
