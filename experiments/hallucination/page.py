@@ -108,7 +108,7 @@ def _steered_tables(results: PopeResults) -> list[Table]:
             for row in compared
         ],
         f"{PAIRED} A mere shift: the accuracy of the plain model's margins when the threshold is moved until it says yes as "
-        "often as the arm. An arm that is no better than that has moved the answers towards yes or no, and grounded none of them.",
+        "often as the arm. An arm that is no better has moved the answers towards yes or no, and grounded none of them.",
     )
     return [table, _arms_table(results["arms"])]
 

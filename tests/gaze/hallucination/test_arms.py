@@ -10,49 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from gaze.hallucination.arms import ArmModel, make_arm, parse_arm
+from gaze.hallucination.arms import make_arm, parse_arm
 from gaze.hallucination.forced import added_mass
 from gaze.hallucination.passes import count_passes
-from gaze.heads import HeadSet
 from gaze.steering.guided import Guided
 from gaze.steering.versions import diffused, question_keys, uniform_noise, without, without_image
 from qwen3vl_jax.edits import Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.generation.decoding import generate
 from qwen3vl_jax.generation.sampling import Sampling
-from qwen3vl_jax.inputs import Images, Prompt
+from qwen3vl_jax.inputs import Prompt
 from qwen3vl_jax.vision import Vision
 
-from ...toys import IMAGE, Row, Toy, batch_rows, encode, make_row, make_toy, raw_config
+from ...toys import Row, batch_rows
 from . import official
+from .conftest import ENDS, HEADS, LAYERS, Scene, image_places
 
-STEPS, LAYERS, ENDS = 5, 3, 7
-HEADS = HeadSet(((1, 0), (2, 3)))
-
-
-class Scene(NamedTuple):
-    """Two prompts of different lengths about pictures of different shapes, as rows and as a batch."""
-
-    toy: Toy
-    rows: list[Row]
-    images: Images
-    prompt: Prompt
-    vision: Vision
-    known: ArmModel
-
-
-@pytest.fixture(scope="module")
-def scene() -> Scene:
-    toy = make_toy(raw_config(text=dict(num_hidden_layers=LAYERS)))
-    toy.reference.config.text_config._attn_implementation = official.NAME
-    rows = []
-    for seed, grid, words in ((1, (4, 6), 4), (2, (6, 4), 7)):
-        row = make_row([grid], words, seed)
-        tokens = np.where(row.tokens == ENDS, 8, row.tokens)  # a turn ends once, after the question
-        rows.append(row._replace(tokens=np.append(tokens, [ENDS, 9, 10]).astype(np.int32)))
-    images, prompt = batch_rows(rows, toy.config)
-    assert images is not None
-    return Scene(toy, rows, images, prompt, encode(toy.model, images), ArmModel(toy.config, (ENDS,), HEADS))
+STEPS = 5
 
 
 def plan_of(scene: Scene, name: str) -> Any:
@@ -90,10 +64,6 @@ def _ours(model: Any, prompt: Prompt, vision: Vision, plan: Any) -> tuple[Any, A
     last, logits = jax.lax.scan(step, first, jnp.arange(1, STEPS))
     logits = jnp.concatenate([scores(first)[None], logits]).swapaxes(0, 1)
     return jnp.argmax(logits, axis=-1), logits, last.carry
-
-
-def image_places(row: Row) -> list[int]:
-    return np.flatnonzero(row.tokens == IMAGE).tolist()
 
 
 def asked_places(row: Row) -> list[int]:
