@@ -143,6 +143,48 @@ def test_the_page_says_that_the_numbers_mean_nothing(whole: Path) -> None:
     assert "6 questions were not asked" in page
 
 
+ARMS = ("gaze-pai:amount=2", "vcd")
+
+
+def test_arms_stand_beside_the_plain_model(
+    places: Path, tmp_path: Path, gaze: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    given = ["--coco", f"{places / 'annotations'},{places / 'images'}", "--pope", places / "pope", "--images", 2]
+    given += [part for arm in ARMS for part in ("--arm", arm)]
+    assert gaze("hallucination", "testbed", *given, "--out", folder) == 0
+    raw = json.loads((folder / "results.json").read_text())
+    results = TypeAdapter(HallucinationResults).validate_python(raw, strict=True)
+    pope, chair = results["pope"], results["chair"]
+    assert pope is not None
+    assert chair is not None
+    for part in (pope, chair):
+        found = {row["arm"]: row for row in part["arms"]}
+        assert [*found] == ["plain", *ARMS, "no image"]
+        assert [(row["prompt_passes"], row["token_passes"]) for row in found.values()] == [
+            (1, 1),
+            (1, 1),
+            (2, 2),
+            (1, 1),
+        ]
+        boosted, contrasted = (found[name] for name in ARMS)
+        assert boosted["added"] is not None
+        assert boosted["added"]["value"] > 0.001
+        assert contrasted["added"] is None
+        assert {row["steered"] and row["steered"]["value"] for row in found.values()} == {1.0, None}
+    for row in pope["rows"]:
+        steered = row["arm"] in ARMS
+        assert (row["paired"] is not None) == (row["gain"] is not None) == (row["offset"] is not None) == steered
+    assert sum(row["paired"] is not None for row in chair["rows"]) >= len(ARMS)
+    page = (folder / "report.html").read_text()
+    assert "What the arms do and cost" in page
+    assert "a mere shift" in page
+    before = contents(folder)
+    monkeypatch.setattr(collect, "answer", lambda *given: pytest.fail("asked again"))
+    assert gaze("hallucination", "testbed", *given, "--out", folder) == 0
+    assert contents(folder) == before
+
+
 class Killed(BaseException):
     """Like a kill, nothing catches it."""
 
@@ -219,6 +261,10 @@ def test_other_questions_drop_what_others_gave(
         (["--coco", "{places}/annotations,{places}/images", "--pope", "{places}/none"], "no folder of POPE files"),
         (["--coco", "{places}/annotations,{places}/pope", "--pope", "{places}/pope"], "has none of the pictures"),
         (["--coco", "{places}/annotations,{places}/pope"], "has no picture"),
+        (["--coco", "{places}/annotations,{places}/images", "--arm", "opera"], "there is no arm 'opera'"),
+        (["--coco", "{places}/annotations,{places}/images", "--arm", "pai:alpha=1"], "has no setting 'alpha'"),
+        (["--coco", "{places}/annotations,{places}/images", *("--arm", "vcd") * 2], "--arm vcd is given twice"),
+        (["--coco", "{places}/annotations,{places}/images", "--arm", "pai:layers=3-9"], "layers 3-9 are none"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from gaze.hallucination.answers import ARMS, Arm, Room, YesNo, answer, needed, yes_no
+from gaze.hallucination.arms import ArmModel, make_arm
+from gaze.heads import HeadSet
 from gaze.testbed import CHECKPOINT, STRIP
 from qwen3vl_jax.errors import InputError
-from qwen3vl_jax.generation.decoding import generate
+from qwen3vl_jax.generation.decoding import generate, read_prompt
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.load import load
 from qwen3vl_jax.model import Qwen3VL
@@ -28,11 +30,23 @@ def pictures() -> list[Image.Image]:
     return [whole, whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
 
 
-@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.name)
+STEERED = ["gaze-pai:amount=2", "cg:gate=random,layers=1-6,amount=3", "vcd"]
+
+
+def arm_of(name: str, opened: tuple[Qwen3VL, Processor]) -> Arm:
+    plain = {arm.name: arm for arm in ARMS}
+    if name in plain:
+        return plain[name]
+    heads = HeadSet.load(CHECKPOINT / "heads.json")
+    return make_arm(name, ArmModel(opened[0].config, tuple(opened[1].stop_tokens), heads))
+
+
+@pytest.mark.parametrize("name", [*(arm.name for arm in ARMS), *STEERED])
 def test_a_batch_gives_what_each_question_alone_gives(
-    arm: Arm, opened: tuple[Qwen3VL, Processor], pictures: list[Image.Image]
+    name: str, opened: tuple[Qwen3VL, Processor], pictures: list[Image.Image]
 ) -> None:
     model, processor = opened
+    arm = arm_of(name, opened)
     tokens = yes_no(processor)
     asked = [(number, text) for number in range(2) for text in QUESTIONS]
     grid = processor([processor.chat(QUESTIONS[0])], [[pictures[0]]]).grids[0]
@@ -44,14 +58,27 @@ def test_a_batch_gives_what_each_question_alone_gives(
         chat = processor.chat(text, images=int(arm.image))
         prompt, images, _ = processor([chat], [[pictures[number]]] if arm.image else None)
         vision = model.encode(images) if images is not None else None
-        logits = np.asarray(model.logits(model(prompt, vision).hidden[0, -1]), np.float64)
+        plan = None
+        if arm.plan is not None:
+            assert images is not None
+            plan = arm.plan(prompt, images)
+            logits = np.asarray(_read(model, prompt, vision, plan, max_new=9)[0], np.float64)
+        else:
+            logits = np.asarray(model.logits(model(prompt, vision).hidden[0, -1]), np.float64)
         gap = np.logaddexp.reduce(logits[[*tokens.yes]]) - np.logaddexp.reduce(logits[[*tokens.no]])
         assert one.margin == pytest.approx(gap, abs=2e-4)
         stop = Sampling.make(stop=processor.stop_tokens)
-        alone = generate(model, prompt, vision, None, stop, jax.random.key(0), max_new=9)
+        alone = generate(model, prompt, vision, plan, stop, jax.random.key(0), max_new=9)
         length = int(alone.length[0])
         assert one.tokens == np.asarray(alone.tokens)[0, :length].tolist()
         assert one.ended == (length < 9)
+        assert one.steps == min(length + 1, 9) * (arm.plan is not None)
+        if "random" in name:
+            assert one.open == np.asarray(alone.carry.open)[0, : one.steps].sum()
+        assert (one.added > 0) == (arm.boosts and one.open > 0)
+
+
+_read = jax.jit(lambda *given, max_new: read_prompt(*given, max_new).logits, static_argnames="max_new")
 
 
 def test_the_picture_tells(opened: tuple[Qwen3VL, Processor], pictures: list[Image.Image]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gaze.hallucination.pope import auroc, equal_recall, official, score, strict
+from gaze.hallucination.pope import at_yes_ratio, auroc, equal_recall, official, score, strict
 from qwen3vl_jax.errors import InputError
 
 RECORDED = json.loads((Path(__file__).parent / "pope_recorded.json").read_text())
@@ -152,3 +152,8 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=fault):
         score(np.array(label, bool), said, np.arange(len(label)), None if margin is None else np.array(margin))
+
+
+def test_a_mere_shift_says_yes_where_the_margin_is_greatest() -> None:
+    label, margin = np.array([True, False, True, False]), np.array([-1.0, -2.0, 3.0, 0.0])
+    assert [at_yes_ratio(label, margin, yes) for yes in range(5)] == [0.5, 0.75, 0.5, 0.75, 0.5]
