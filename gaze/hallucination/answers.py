@@ -46,7 +46,6 @@ class Arm:
 
 
 PLAIN, BLIND = Arm("plain"), Arm("no image", image=False)
-ARMS = (PLAIN, BLIND)
 
 
 class YesNo(NamedTuple):
@@ -155,11 +154,12 @@ def prepared(
     room: Room | None = None,
 ) -> Asked:
     """What the model is given to answer questions, padded to some room; without, as much as they need."""
-    texts, length = [_chat(processor, text, arm) for _, text in questions], room and room.length
+    length, patches = (None, None) if room is None else (room.length, room.patches)
+    texts = [_chat(processor, text, arm) for _, text in questions]
     if not arm.image:
         return Asked(None, processor(texts, length=length).prompt, None)
     shows = [[number] for number, _ in questions]
-    batch = processor(texts, shows, length=length, patches=room and room.patches, pictures=pictures)
+    batch = processor(texts, shows, length=length, patches=patches, pictures=pictures)
     assert batch.images is not None
     return Asked(batch.images, batch.prompt, None if arm.plan is None else arm.plan(batch.prompt, batch.images))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 
 from qwen3vl_jax.generation.decoding import Plan, ReadingPlan, choose_first, decode, read_prompt, vocabulary
 from qwen3vl_jax.generation.sampling import Sampling
@@ -60,8 +60,7 @@ def _equations(jaxpr: Jaxpr) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield equation
         for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                if isinstance(inner, ClosedJaxpr):
-                    yield from _equations(inner.jaxpr)
-                elif isinstance(inner, Jaxpr):
+            for one in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(one, "jaxpr", one)  # of a closed one
+                if isinstance(inner, Jaxpr):
                     yield from _equations(inner)

@@ -102,7 +102,7 @@ class Recall(Sensor):
 
     def before_prompt(self, model: Qwen3VL, vision: Vision | None, batch: int, max_new: int) -> tuple[Value, PyTree]:
         del model, vision, max_new
-        return jnp.full((batch,), jnp.nan), None  # nothing is above or below it
+        return jnp.full((batch,), jnp.nan, jnp.float32), None  # nothing is above or below it
 
     def before_token(
         self, model: Qwen3VL, token: Int32[Array, "batch 1"], step: Int32[Array, " batch"], memory: PyTree

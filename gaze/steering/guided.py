@@ -68,7 +68,7 @@ class Guided:
     def read_prompt(self, model: Qwen3VL, prompt: Prompt, vision: Vision | None, max_new: int) -> Read:
         batch, length = prompt.tokens.shape
         slots, memory, other = length + max_new, None, None
-        value, opened = jnp.full((batch,), jnp.nan), jnp.ones((batch,), bool)
+        value, opened = jnp.full((batch,), jnp.nan, jnp.float32), jnp.ones((batch,), bool)
         if self.gate is not None:
             value, memory = self.gate.sensor.before_prompt(model, vision, batch, max_new)
             opened = self.gate.opens(value)
@@ -84,15 +84,15 @@ class Guided:
         if self.contrast is not None:
             without, other = self.contrast.other.read_prompt(model, vision, max_new)
             logits, allowed = self.contrast(logits, without)
-        nothing = jnp.full((batch, max_new), jnp.nan), jnp.zeros((batch, max_new), bool)
-        carry = Carry(memory, other, nothing[0].at[:, 0].set(value), nothing[1].at[:, 0].set(opened))
+        values = jnp.full((batch, max_new), jnp.nan, jnp.float32).at[:, 0].set(value)
+        carry = Carry(memory, other, values, jnp.zeros((batch, max_new), bool).at[:, 0].set(opened))
         return Read(logits, output.cache, carry, allowed)
 
     def read_token(
         self, model: Qwen3VL, token: Int32[Array, "batch 1"], cache: PyTree, step: Int32[Array, " batch"], carry: PyTree
     ) -> Read:
         memory, other, rows = carry.memory, carry.other, jnp.arange(len(token))
-        value, opened = jnp.full(rows.shape, jnp.nan), jnp.ones(rows.shape, bool)
+        value, opened = jnp.full(rows.shape, jnp.nan, jnp.float32), jnp.ones(rows.shape, bool)
         if self.gate is not None:
             value, memory = self.gate.sensor.before_token(model, token, step, memory)
             opened = self.gate.opens(value)

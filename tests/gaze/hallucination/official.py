@@ -43,11 +43,10 @@ class Version:
             layer.self_attn.hidden = list(self.hidden)
             layer.self_attn.raised = raised if raised is not None and number in raised.layers else None
         given = self.inputs if token is None else {"input_ids": torch.tensor([[token]])}
-        if token is not None:
-            self.model.model.rope_deltas = self.delta  # of the version that was read last, else
+        self.model.model.rope_deltas = self.delta  # those of the version that was read last, else
         with torch.no_grad():
-            output = self.model(**given, past_key_values=self.cache, use_cache=True)
-        self.cache, self.delta = output.past_key_values, self.model.model.rope_deltas
+            output = self.model(**given, cache=self.cache, use_cache=True)
+        self.cache, self.delta = output.cache, self.model.model.rope_deltas
         return output.logits[0, -1].float()
 
 

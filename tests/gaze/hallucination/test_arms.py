@@ -13,6 +13,7 @@ import torch
 from gaze.hallucination.arms import make_arm, parse_arm
 from gaze.hallucination.forced import added_mass
 from gaze.hallucination.passes import count_passes
+from gaze.steering.boosts import Boost
 from gaze.steering.guided import Guided
 from gaze.steering.versions import diffused, question_keys, uniform_noise, without, without_image
 from qwen3vl_jax.edits import Taps
@@ -292,6 +293,20 @@ def test_noise_is_that_of_the_released_code(scene: Scene) -> None:
     np.testing.assert_array_equal(one.patches[0], noisy[1])
 
 
+@jax.jit
+def _by_step(model: Any, prompt: Prompt, vision: Vision, boost: Boost, factors: Any, tokens: Any) -> Any:
+    """Mean attention of the upper two layers on the boosted keys, in the passes of generation."""
+    slots = boost.keys.shape[1] + STEPS
+    taps = Taps([[-1]], jnp.pad(boost.keys, ((0, 0), (0, STEPS)))[:, None])
+    output = model(prompt, vision, model.empty_cache(2, slots), boost.scaled(factors[:, 0], slots), taps)
+    found = [output.readings.mass]
+    for step in range(1, STEPS):
+        token = tokens[:, step - 1 : step]
+        output = model.extend(token, output.cache, boost.scaled(factors[:, step], slots), taps)
+        found.append(output.readings.mass)
+    return jnp.stack([mass[1:, :, 0, :, 0].mean(axis=(0, 2)) for mass in found], axis=1)
+
+
 def test_added_mass_is_that_of_the_steps_themselves(scene: Scene) -> None:
     """In place of the forced passes: those of generation, with taps, each head by itself."""
     boost = plan_of(scene, METHODS[1])
@@ -299,20 +314,9 @@ def test_added_mass_is_that_of_the_steps_themselves(scene: Scene) -> None:
     tokens = jnp.asarray(said, jnp.int32)
     factors = jnp.asarray(np.random.default_rng(0).integers(0, 2, said.shape), jnp.float32)
     added = jax.jit(added_mass)(scene.toy.model, scene.prompt, scene.vision, boost, factors, tokens)
-    masses = []
-    for some in (factors, 0 * factors):
-        shown = jnp.asarray(boost.keys)
-        length, model = shown.shape[1], scene.toy.model
-        slots = length + STEPS
-        groups = jnp.pad(shown, ((0, 0), (0, STEPS)))[:, None]
-        taps = Taps([[-1]], groups)
-        output = model(scene.prompt, scene.vision, model.empty_cache(2, slots), boost.scaled(some[:, 0], slots), taps)
-        found = [output.readings.mass[1:, :, 0, :, 0].mean(axis=(0, 2))]
-        for step in range(1, STEPS):
-            token = tokens[:, step - 1 : step]
-            output = model.extend(token, output.cache, boost.scaled(some[:, step], slots), taps)
-            found.append(output.readings.mass[1:, :, 0, :, 0].mean(axis=(0, 2)))
-        masses.append(np.stack(found, axis=1))
+    masses = [
+        _by_step(scene.toy.model, scene.prompt, scene.vision, boost, some, tokens) for some in (factors, 0 * factors)
+    ]
     np.testing.assert_allclose(added, masses[0] - masses[1], atol=2e-5)
     assert (np.asarray(added)[np.asarray(factors) > 0] > 1e-3).all()
 
