@@ -47,12 +47,9 @@ def _rows(function: Callable[..., Any], arguments: tuple[Any, ...], model: Qwen3
     text = model.config.text
     wanted = (queries, text.hidden_size)
     program = jax.make_jaxpr(function)(*arguments)
-    scans = (one for one in _equations(program.jaxpr) if one.primitive.name == "scan")
-    streams = (
-        one.invars[one.params["num_consts"]].aval.shape
-        for one in scans
-        if one.params["length"] == text.num_hidden_layers and one.params["num_carry"] == 1
-    )
+    scans = (one for one in _equations(program.jaxpr) if one.primitive.name == "scan" and one.outvars)
+    # What a loop hands on from layer to layer stands first among what it gives.
+    streams = (one.outvars[0].aval.shape for one in scans if one.params["length"] == text.num_hidden_layers)
     return sum(shape[0] for shape in streams if shape[1:] == wanted)
 
 
