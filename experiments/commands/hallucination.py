@@ -18,6 +18,7 @@ from experiments.hallucination.collect import (
     is_present,
     passes,
 )
+from experiments.hallucination.inertia import text_inertia
 from experiments.hallucination.results import (
     ArmRow,
     ChairResults,
@@ -84,14 +85,16 @@ def hallucination(
     chosen = {name: value for name, value in given.items() if value is not None}
     spec = f"coco:{places.annotations},{places.images}"
     run = Run(out, resolve_settings({"model": model, "photos": spec, "images": IMAGES, **longest, **chosen}))
-    all_arms = _arms(run, arms)
+    gaze = _gaze_heads(run)
+    known = ArmModel(run.model.config, tuple(run.processor.stop_tokens), gaze)
+    all_arms = [PLAIN, *(make_arm(text, known) for text in arms), BLIND]
     results: HallucinationResults = {
         "model": run.settings.model,
         "revision": run.revision,
         "seed": run.settings.seed,
         "dtype": str(run.model.dtype),
         "pope": None if splits is None else _pope(run, splits, places, all_arms),
-        "chair": _chair(run, truth, places, rules, all_arms),
+        "chair": _chair(run, truth, places, rules, all_arms, gaze),
     }
     write_json(run.folder / "results.json", results)
     report = write_report(run.folder, page.cover(results), page.chapters(results))
@@ -106,15 +109,10 @@ def _check_arms(arms: Sequence[str]) -> None:
             raise InputError(f"--arm {text} is given twice: give each arm once")
 
 
-def _arms(run: Run, arms: Sequence[str]) -> list[Arm]:
-    """The plain model, what steers it, and the model without pictures."""
-    gaze = None
+def _gaze_heads(run: Run) -> HeadSet | None:
     if run.settings.heads is not None:
-        gaze = run.given_heads()
-    elif is_testbed(run.settings.model):
-        gaze = HeadSet.load(CHECKPOINT / "heads.json", run.settings.k)
-    known = ArmModel(run.model.config, tuple(run.processor.stop_tokens), gaze)
-    return [PLAIN, *(make_arm(text, known) for text in arms), BLIND]
+        return run.given_heads()
+    return HeadSet.load(CHECKPOINT / "heads.json", run.settings.k) if is_testbed(run.settings.model) else None
 
 
 def _arm_rows(
@@ -147,7 +145,14 @@ def _pope(run: Run, splits: Sequence[PopeSplit], places: CocoPlaces, arms: Seque
     }
 
 
-def _chair(run: Run, truth: CocoTruth, places: CocoPlaces, rules: ChairRules, arms: Sequence[Arm]) -> ChairResults:
+def _chair(
+    run: Run,
+    truth: CocoTruth,
+    places: CocoPlaces,
+    rules: ChairRules,
+    arms: Sequence[Arm],
+    gaze: HeadSet | None,
+) -> ChairResults:
     names, absent = _drawn(truth, places, run.settings.images, run.settings.seed)
     pictures, lost = find_pictures(names, places.images)
     if not pictures:
@@ -165,6 +170,7 @@ def _chair(run: Run, truth: CocoTruth, places: CocoPlaces, rules: ChairRules, ar
         "untold": truth.untold,
         "wordless": wordless,
         "arms": _arm_rows(run, arms, rows, pictures, asked),
+        "inertia": text_inertia(run, asked, pictures, rows, rules, gaze),
         "rows": scored,
     }
 

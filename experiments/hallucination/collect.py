@@ -102,7 +102,7 @@ def generate(
     """The answers of all arms to all questions; those that are saved are read. An arm without pictures answers each text once."""
     tokens = yes_no(run.processor)
     records = Records(run.place(name) / "answers.jsonl")
-    batches = [batch for arm in arms for batch in _batches(run.processor, arm, asked, pictures)]
+    batches = [batch for arm in arms for batch in batches_of(run.processor, arm, asked, pictures)]
     keys = [_key(run, number, batch, tokens, max_new) for number, batch in enumerate(batches)]
     records.tell_stale(keys)
     with progress(name, len(keys), len(keys) - len(records.missing(keys))) as done:
@@ -127,9 +127,10 @@ def by_question(rows: Sequence[Row], arm: Arm, asked: Sequence[Asked]) -> list[R
     return [known[picture if arm.image else "", text] for picture, text in asked]
 
 
-def _batches(
+def batches_of(
     processor: Processor, arm: Arm, asked: Sequence[Asked], pictures: Mapping[str, PictureFile]
 ) -> list[Batch]:
+    """Questions in batches that are answered, and saved, at once."""
     if not arm.image:
         return _blind_batches(processor, arm, [*dict.fromkeys(text for _, text in asked)])
     about: dict[str, list[str]] = {}

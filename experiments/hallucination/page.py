@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from experiments.hallucination.cells import INTERVALS, UNDEFINED, points, share_cell
+from experiments.hallucination.inertia_page import inertia_chapter
 from experiments.hallucination.results import (
     ArmRow,
     ChairResults,
@@ -14,17 +16,14 @@ from experiments.hallucination.results import (
 )
 from experiments.run.formatting import percent
 from experiments.run.settings import is_testbed
-from experiments.run.summaries import EstimateRow
 from gaze.hallucination.answers import PLAIN
 from gaze.report.html import Chapter, Cover, Table
 
 UNTAUGHT = "This model has never learned to answer yes or no: its numbers mean nothing and show only that the measurement runs."
-UNDEFINED = "–"
 PAIRED = (
     "Better, worse: answers that this arm alone, or the plain model alone, has right; p: McNemar's exact test, which takes them "
     "for independent."
 )
-INTERVALS = "In brackets 95 % intervals, clustered by picture. A dash: undefined, as there is nothing to divide by."
 
 
 def cover(results: HallucinationResults) -> Cover:
@@ -51,7 +50,7 @@ def chapters(results: HallucinationResults) -> list[Chapter]:
     if (pope := results["pope"]) is not None:
         found.append(_pope(pope, untaught))
     if (chair := results["chair"]) is not None:
-        found.append(_chair(chair, untaught))
+        found += [_chair(chair, untaught), inertia_chapter(chair["inertia"], untaught)]
     return found
 
 
@@ -101,7 +100,7 @@ def _steered_tables(results: PopeResults) -> list[Table]:
                 row["labels"],
                 row["parser"],
                 row["arm"],
-                UNDEFINED if row["gain"] is None else _points(row["gain"]),
+                UNDEFINED if row["gain"] is None else points(row["gain"]),
                 *_pair(row["paired"]),
                 UNDEFINED if row["offset"] is None else percent(row["offset"]),
             )
@@ -122,8 +121,8 @@ def _arms_table(arms: Sequence[ArmRow]) -> Table:
                 row["arm"],
                 row["prompt_passes"],
                 row["token_passes"],
-                _share(row["steered"]),
-                UNDEFINED if row["added"] is None else _points(row["added"]),
+                share_cell(row["steered"]),
+                UNDEFINED if row["added"] is None else points(row["added"]),
             )
             for row in arms
         ],
@@ -150,8 +149,8 @@ def _pope_finding(row: PopeRow) -> str:
     over = row["over"]
     assert over is not None
     return (
-        f"{row['set']}, {row['split']}, labels of {row['labels']}: {_share(row['accuracy'])} right, "
-        f"{_points(over)} more than without the picture; {percent(row['yes_ratio']['value'])} of the answers are yes."
+        f"{row['set']}, {row['split']}, labels of {row['labels']}: {share_cell(row['accuracy'])} right, "
+        f"{points(over)} more than without the picture; {percent(row['yes_ratio']['value'])} of the answers are yes."
     )
 
 
@@ -181,12 +180,12 @@ def _pope_table(rows: Sequence[PopeRow]) -> Table:
                 row["parser"],
                 row["arm"],
                 row["n"],
-                _share(row["accuracy"]),
-                _share(row["precision"]),
-                _share(row["recall"]),
-                _share(row["f1"]),
-                _share(row["yes_ratio"]),
-                _share(row["auroc"]),
+                share_cell(row["accuracy"]),
+                share_cell(row["precision"]),
+                share_cell(row["recall"]),
+                share_cell(row["f1"]),
+                share_cell(row["yes_ratio"]),
+                share_cell(row["auroc"]),
                 row["unparsed"],
             )
             for row in rows
@@ -257,8 +256,8 @@ def _chair_finding(row: ChairRow) -> str:
     over = row["over"]
     assert over is not None
     return (
-        f"{_share(row['sentence'])} of the descriptions ({row['length']}) tell of a thing that is not there, {_points(over)} "
-        f"more than without the picture; of the things that are there {_share(row['recall'])} are named, in "
+        f"{share_cell(row['sentence'])} of the descriptions ({row['length']}) tell of a thing that is not there, {points(over)} "
+        f"more than without the picture; of the things that are there {share_cell(row['recall'])} are named, in "
         f"{row['words']['value']:.1f} words."
     )
 
@@ -275,28 +274,16 @@ def _chair_table(rows: Sequence[ChairRow]) -> Table:
                 row["length"],
                 row["arm"],
                 row["captions"],
-                _share(row["sentence"]),
-                _share(row["mention"]),
-                _share(row["object"]),
-                _share(row["recall"]),
+                share_cell(row["sentence"]),
+                share_cell(row["mention"]),
+                share_cell(row["object"]),
+                share_cell(row["recall"]),
                 row["objects"]["value"],
                 row["words"]["value"],
-                _share(row["repeated"]),
-                _share(row["ended"]),
+                share_cell(row["repeated"]),
+                share_cell(row["ended"]),
             )
             for row in rows
         ],
         f"Common length: of each picture as many complete sentences as every arm wrote. {INTERVALS}",
-    )
-
-
-def _share(found: EstimateRow | None) -> str:
-    if found is None:
-        return UNDEFINED
-    return f"{percent(found['value'])} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
-
-
-def _points(found: EstimateRow) -> str:
-    return f"{100 * found['value']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})".replace(
-        "-", "−"
     )

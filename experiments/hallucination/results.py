@@ -10,6 +10,7 @@ from scipy import stats
 from typing_extensions import TypedDict
 
 from experiments.hallucination.collect import Asked, by_question
+from experiments.hallucination.inertia import InertiaResults
 from experiments.run.records import Row
 from experiments.run.summaries import EstimateRow, estimate_row, grouped
 from gaze.hallucination import chair, pope
@@ -139,6 +140,7 @@ class ChairResults(TypedDict):
     untold: int
     wordless: int
     arms: list[ArmRow]
+    inertia: InertiaResults
     rows: list[ChairRow]
 
 

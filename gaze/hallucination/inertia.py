@@ -76,8 +76,9 @@ def looks(
     gone_image = jnp.einsum("lbthc,lbhc,bc->lbth", mass[..., 1:], own, on_image)
     seen = jnp.sum(jnp.asarray(prompt.valid), axis=1)[:, None] + jnp.arange(more + 1)[None, :]
     even = jnp.sum(shown, axis=1)[:, None] / seen
-    rest = jnp.maximum(1 - gone, jnp.finfo(jnp.float32).tiny)
-    return Looks(share, (share - gone_image) / rest, share / even[None, :, :, None])
+    # A head that gives all to its sinks looks at nothing else.
+    sink_free = jnp.clip((share - gone_image) / jnp.maximum(1 - gone, 1e-5), 0, 1)
+    return Looks(share, sink_free, share / even[None, :, :, None])
 
 
 def _sinks(
