@@ -1,4 +1,4 @@
-"""The world of the biased testbed: pairs that go together, twins that differ in one thing, and batches that learn answers alone."""
+"""The world of the biased testbed: pairs that go together, twins that differ in one thing, batches that learn answers alone."""
 
 import numpy as np
 import pytest
