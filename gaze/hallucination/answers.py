@@ -41,7 +41,7 @@ class Arm:
     name: str
     image: bool = True
     plan: Callable[[Prompt, Images], Plan | ReadingPlan] | None = None
-    settings: tuple[float | str, ...] = ()
+    settings: tuple[int | float | str, ...] = ()
     boosts: bool = False
 
 

@@ -54,16 +54,18 @@ def looks(
     image: Bool[Array, "batch key"] | Bool[np.ndarray, "batch key"],
     tokens: Tokens,
     lengths: Int32[Array, " batch"] | Int32[np.ndarray, " batch"],
+    sink: float | Float[Array, ""] = SINK,
 ) -> Looks:
     """Where every head looks while it predicts each token of an answer; what stands after `lengths` tokens means nothing.
 
     Args:
       image: the keys of the picture, see `gaze.steering.boosts.image_keys`.
+      sink: the share of attention that makes a key a sink.
     """
     tokens, more = jnp.asarray(tokens), tokens.shape[1] - 1
     valid = jnp.pad(jnp.asarray(prompt.valid), ((0, 0), (0, more)), constant_values=True)
     shown = jnp.pad(jnp.asarray(image), ((0, 0), (0, more)))
-    sinks = _sinks(model, prompt, vision, tokens, jnp.asarray(lengths), valid)
+    sinks = _sinks(model, prompt, vision, tokens, jnp.asarray(lengths), valid, jnp.asarray(sink, jnp.float32))
     _, keys = lax.top_k(jnp.sum(sinks, axis=(0, 2)), min(CANDIDATES, valid.shape[1]))  # of each row of the batch
     picked = jax.nn.one_hot(keys, valid.shape[1])
     mass = forced(
@@ -88,8 +90,9 @@ def _sinks(
     tokens: Int32[Array, "batch token"],
     lengths: Int32[Array, " batch"],
     valid: Bool[Array, "batch slot"],
+    sink: Float[Array, ""],
 ) -> Bool[Array, "layer batch heads slot"]:
-    """The first key, and those that a head gives more than `SINK` in most of some rows that are spread over the answer."""
+    """The first key, and those that a head gives more than `sink` in most of some rows that are spread over the answer."""
     text, slots, more = model.config.text, valid.shape[1], tokens.shape[1] - 1
     first = valid & (jnp.cumsum(valid, axis=1) == 1)
     if not more:
@@ -101,7 +104,7 @@ def _sinks(
     taps = Taps(jnp.round(spread).astype(jnp.int32), jnp.eye(slots, dtype=jnp.float32)[None])
     readings = model.extend(tokens[:, :-1], read.cache.fork(1, more), None, taps).readings
     assert readings is not None
-    often = jnp.mean((readings.mass > SINK).astype(jnp.float32), axis=2) > 0.5
+    often = jnp.mean((readings.mass > sink).astype(jnp.float32), axis=2) > 0.5
     return often | first[None, :, None, :]
 
 

@@ -53,8 +53,8 @@ class Carry:
 
     memory: PyTree
     other: PyTree
-    values: Float32[Array, "batch step"]
-    open: Bool[Array, "batch step"]
+    values: Float32[Array | np.ndarray, "batch step"]
+    open: Bool[Array | np.ndarray, "batch step"]
 
 
 @struct.dataclass
