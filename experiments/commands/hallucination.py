@@ -10,6 +10,7 @@ import numpy as np
 from experiments.data.sources import natural
 from experiments.hallucination import page
 from experiments.hallucination.collect import (
+    DESCRIBE,
     Asked,
     PictureFile,
     check_folder,
@@ -46,7 +47,6 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.load.source import open_checkpoint
 
-DESCRIBE = "Please describe this image in detail."
 LONGEST, IMAGES = 512, 500
 """The usual protocol of CHAIR: tokens of a description, and how many pictures."""
 

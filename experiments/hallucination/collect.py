@@ -19,6 +19,8 @@ from qwen3vl_jax.files.read import is_there, read_bytes, reading
 from qwen3vl_jax.images import MOST_PICTURE_BYTES, open_image, smart_resize
 from qwen3vl_jax.processing.processor import Processor
 
+DESCRIBE = "Please describe this image in detail."
+"""The usual question of CHAIR."""
 ROWS = 32
 """Questions of a chunk, the part of the work that is saved at once; those about one picture are never parted."""
 NAMED = 5

@@ -189,9 +189,9 @@ def _row(described: Sequence[Described], part: int | None, kind: str) -> Inertia
     place = np.array([number for number, _ in chosen])
 
     def mean(name: str) -> EstimateRow:
-        values = np.array([described[number]["measures"][name][token] for number, token in chosen])
+        found = [max(float(described[number]["measures"][name][token]), 0.0) for number, token in chosen]
         # What has no upper end ends at what was seen.
-        return estimate_row(average(values, place, whole=(min(0.0, values.min()), max(1.0, values.max()))))
+        return estimate_row(average(np.array(found), place, whole=(0.0, max(1.0, *found))))
 
     return {
         "part": part,

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
-from experiments.commands.hallucination import DESCRIBE
 from experiments.hallucination.biased.world import (
     BASE,
     COLUMNS,
@@ -30,6 +29,7 @@ from experiments.hallucination.biased.world import (
     question,
     told,
 )
+from experiments.hallucination.collect import DESCRIBE
 from gaze.hallucination.answers import PLAIN, Answer, Room, answer, needed, prepared, yes_no
 from gaze.hallucination.inertia import swapped
 from gaze.hallucination.pope import strict

@@ -19,8 +19,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from experiments.commands.hallucination import DESCRIBE
 from experiments.hallucination.biased.world import BASE, caption, draw, draw_things, negatives, ordered, question
+from experiments.hallucination.collect import DESCRIBE
 from experiments.testbed.broken import write
 from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.inputs import Images, Prompt
