@@ -9,8 +9,9 @@ from jaxtyping import Float, Int32
 from typing_extensions import TypedDict
 
 from experiments.hallucination.collect import Asked, Batch, PictureFile, batches_of
+from experiments.run.cache import Arrays
 from experiments.run.records import Row
-from experiments.run.run import Arrays, Run, progress
+from experiments.run.run import Run, progress
 from experiments.run.summaries import EstimateRow, estimate_row
 from gaze.hallucination.answers import PLAIN, Room, prepared
 from gaze.hallucination.chair_words import ChairRules
