@@ -1,12 +1,12 @@
 """What a plan costs, counted in the program that JAX makes of it: passes through the decoder, not what anyone says of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import Jaxpr
 
-from qwen3vl_jax.generation.decoding import Plan, ReadingPlan, choose_first, decode, read_prompt, vocabulary
+from qwen3vl_jax.generation.decoding import Plan, ReadingPlan, State, choose_first, decode, read_prompt, vocabulary
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.inputs import Images, Prompt
 from qwen3vl_jax.model import Qwen3VL
@@ -27,30 +27,19 @@ def count_passes(
     keys, limit = jax.random.split(jax.random.key(0), batch), jax.numpy.full((batch,), max_new)
     sampling = Sampling.make()
 
-    def begin(model: Qwen3VL, prompt: Prompt, images: Images | None, plan: Plan | ReadingPlan | None) -> Any:
+    def two_steps(model: Qwen3VL, prompt: Prompt, images: Images | None, plan: Plan | ReadingPlan | None) -> State:
         vision = None if images is None else model.encode(images)
         read = read_prompt(model, prompt, vision, plan, max_new)
-        return choose_first(read, vocabulary(model, prompt), sampling, keys, limit, max_new=max_new)
-
-    def go_on(model: Qwen3VL, state: Any, plan: Plan | ReadingPlan | None) -> Any:
+        state = choose_first(read, vocabulary(model, prompt), sampling, keys, limit, max_new=max_new)
         return decode(model, state, plan, sampling)
 
-    state = jax.eval_shape(begin, model, prompt, images, plan)
-    return Passes(
-        _rows(begin, (model, prompt, images, plan), model, length) / batch,
-        _rows(go_on, (model, state, plan), model, 1) / batch,
-    )
-
-
-def _rows(function: Callable[..., Any], arguments: tuple[Any, ...], model: Qwen3VL, queries: int) -> int:
-    """Rows of `queries` tokens that go through the layers of the decoder in a program."""
     text = model.config.text
-    wanted = (queries, text.hidden_size)
-    program = jax.make_jaxpr(function)(*arguments)
-    scans = (one for one in _equations(program.jaxpr) if one.primitive.name == "scan" and one.outvars)
+    program = jax.make_jaxpr(two_steps)(model, prompt, images, plan)
+    scans = [one for one in _equations(program.jaxpr) if one.primitive.name == "scan" and one.outvars]
     # What a loop hands on from layer to layer stands first among what it gives.
-    streams = (one.outvars[0].aval.shape for one in scans if one.params["length"] == text.num_hidden_layers)
-    return sum(shape[0] for shape in streams if shape[1:] == wanted)
+    streams = [one.outvars[0].aval.shape for one in scans if one.params["length"] == text.num_hidden_layers]
+    passes = {n: sum(shape[0] for shape in streams if shape[1:] == (n, text.hidden_size)) for n in (length, 1)}
+    return Passes(passes[length] / batch, passes[1] / batch)
 
 
 def _equations(jaxpr: Jaxpr) -> Iterator[Any]:

@@ -37,11 +37,12 @@ def plan_of(scene: Scene, name: str) -> Any:
 
 
 class Steps(NamedTuple):
-    """Greedy tokens and logits [batch, step], and the plan's carry at the end."""
+    """Greedy tokens and logits [batch, step], and what the gate has measured and done."""
 
     tokens: np.ndarray
     logits: np.ndarray
-    carry: Any
+    values: np.ndarray
+    open: np.ndarray
 
 
 def ours(scene: Scene, plan: Any) -> Steps:
@@ -49,7 +50,7 @@ def ours(scene: Scene, plan: Any) -> Steps:
 
 
 @jax.jit
-def _ours(model: Any, prompt: Prompt, vision: Vision, plan: Any) -> tuple[Any, Any, Any]:
+def _ours(model: Any, prompt: Prompt, vision: Vision, plan: Any) -> tuple[Any, ...]:
     plan = plan if isinstance(plan, Guided) else Guided(plan)
     first = plan.read_prompt(model, prompt, vision, STEPS)
     first = first._replace(cache=first.cache.fork(1, STEPS))
@@ -64,7 +65,7 @@ def _ours(model: Any, prompt: Prompt, vision: Vision, plan: Any) -> tuple[Any, A
 
     last, logits = jax.lax.scan(step, first, jnp.arange(1, STEPS))
     logits = jnp.concatenate([scores(first)[None], logits]).swapaxes(0, 1)
-    return jnp.argmax(logits, axis=-1), logits, last.carry
+    return jnp.argmax(logits, axis=-1), logits, last.carry.values, last.carry.open
 
 
 def asked_places(row: Row) -> list[int]:
@@ -125,7 +126,7 @@ def between(scene: Scene, name: str) -> str:
     """An arm with a threshold that some of its steps pass and some do not, well away from all of them."""
     if "{}" not in name:
         return name
-    values = ours(scene, plan_of(scene, name.format(1e9))).carry.values.reshape(-1)
+    values = ours(scene, plan_of(scene, name.format(1e9))).values.reshape(-1)
     ordered = np.sort(values)
     gap = np.argmax(np.diff(ordered)[1:-1]) + 1
     return name.format(float(ordered[gap : gap + 2].mean()))
@@ -147,8 +148,8 @@ def test_an_arm_is_what_pytorch_makes_of_it(scene: Scene, pattern: str) -> None:
         mine, logits = (np.where(np.isfinite(x), x - x.max(axis=-1, keepdims=True), 0) for x in (mine, logits))
         np.testing.assert_allclose(mine, logits, atol=5e-4)
         if wanted.variances:
-            assert found.carry.open[number].tolist() == wanted.opened
-            np.testing.assert_allclose(found.carry.values[number], wanted.variances, rtol=2e-3)
+            assert found.open[number].tolist() == wanted.opened
+            np.testing.assert_allclose(found.values[number], wanted.variances, rtol=2e-3)
     # Negative control: the arm does something, a hundred times what is tolerated.
     change = np.abs(found.logits - left_alone.logits)
     assert np.nanmax(np.where(np.isfinite(change), change, 0)) > 5e-2
@@ -157,7 +158,7 @@ def test_an_arm_is_what_pytorch_makes_of_it(scene: Scene, pattern: str) -> None:
 
 def test_the_gate_opens_and_shuts(scene: Scene) -> None:
     name = between(scene, METHODS[5])
-    assert 0 < ours(scene, plan_of(scene, name)).carry.open.mean() < 1
+    assert 0 < ours(scene, plan_of(scene, name)).open.mean() < 1
     never, always = (ours(scene, plan_of(scene, METHODS[5].format(limit))) for limit in (1e9, -1.0))
     static = ours(scene, plan_of(scene, "cg-static:amount=2,layers=1-3"))
     np.testing.assert_allclose(never.logits, ours(scene, Guided()).logits, atol=1e-4)
@@ -171,7 +172,7 @@ def test_the_loop_of_generation_carries_what_a_plan_has_seen(
     run = partial(generate, scene.toy.model, scene.prompt, scene.vision, max_new=STEPS)
     found, wanted = run(plan_of(scene, name), Sampling.make(), 0), ours(scene, plan_of(scene, name))
     np.testing.assert_array_equal(found.tokens, wanted.tokens)
-    np.testing.assert_array_equal(found.carry.open, wanted.carry.open)
+    np.testing.assert_array_equal(found.carry.open, wanted.open)
     decoder_traces(0)  # a threshold and an amount are data
     other = run(plan_of(scene, METHODS[5].format(-1.0).replace("amount=2", "amount=3")), Sampling.make(), 0)
     assert other.carry.open.all()
@@ -234,10 +235,10 @@ def test_a_sensor_says_what_pytorch_shows(scene: Scene, measure: str) -> None:
                 with torch.no_grad():
                     rows = torch.softmax(scene.toy.reference(**row.reference()).logits[0, image_places(row)], dim=-1)
                 wanted.append(0.75 * unsure + 0.25 * (1 - float(rows.max(dim=0).values[logits.argmax()])))
-        np.testing.assert_allclose(found.carry.values[number], wanted, atol=2e-4, rtol=2e-3)
-        limit, value = parse_arm(name).threshold, found.carry.values[number]
-        np.testing.assert_array_equal(found.carry.open[number], value < limit if measure == "mass" else value > limit)
-    assert np.isfinite(found.carry.values[:, 1:]).all()
+        np.testing.assert_allclose(found.values[number], wanted, atol=2e-4, rtol=2e-3)
+        limit, value = parse_arm(name).threshold, found.values[number]
+        np.testing.assert_array_equal(found.open[number], value < limit if measure == "mass" else value > limit)
+    assert np.isfinite(found.values[:, 1:]).all()
 
 
 def test_the_random_gate_does_not_depend_on_the_rows_beside_it(scene: Scene) -> None:
