@@ -159,8 +159,8 @@ def swap_effect(model: Qwen3VL, processor: Processor, twins: Sequence[Twins]) ->
         visions = (_encode(model, own.images), _encode(model, other.images))
         found = swapped(model, own.prompt, *visions, image_keys(own.prompt), tokens, starts, stop, max_new=16)
         written, lengths = np.asarray(found.tokens), np.asarray(found.length)
-        for line, (row, place) in enumerate(rows):
-            text = processor.decode([*said[row].tokens[:place], *written[line, : lengths[line]].tolist()])
+        for number, (row, place) in enumerate(rows):
+            text = processor.decode([*said[row].tokens[:place], *written[number, : lengths[number]].tolist()])
             before = told(processor.decode(said[row].tokens[:place]))
             lost.append(some[row].companion not in told(text)[len(before) : len(before) + 1])
     return float(np.mean(lost)) if lost else float("nan")
