@@ -173,7 +173,7 @@ def _answered(
     model: Qwen3VL,
     images: Images | None,
     prompt: Prompt,
-    plan: Plan | None,
+    plan: Plan | ReadingPlan | None,
     sampling: Sampling,
     yes: Int32[Array, " yes"],
     no: Int32[Array, " no"],
