@@ -141,8 +141,8 @@ def _read_again(
     stop = Sampling.make(stop=run.processor.stop_tokens)
     for place, share in enumerate(STARTS):
         starts = _starts(np.asarray(fetch(lengths)), share)
-        written = fetch(swapped(model, prompt, vision, changed, keys, tokens, starts, stop, max_new=AHEAD))
-        arrays |= {f"tokens_{place}": written.tokens, f"length_{place}": written.length}
+        written = swapped(model, prompt, vision, changed, keys, tokens, starts, stop, max_new=AHEAD)
+        arrays[f"tokens_{place}"], arrays[f"length_{place}"] = fetch((written.tokens, written.length))
     return {name: np.asarray(array)[:count] for name, array in arrays.items()} | {"known": np.array(gaze is not None)}
 
 
