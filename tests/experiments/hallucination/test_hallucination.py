@@ -135,6 +135,23 @@ def test_chair_is_scored_as_written_and_at_a_common_length(results: Hallucinatio
     assert chair["longest"] == 12
 
 
+def test_text_inertia_counts_every_word_once(results: HallucinationResults, whole: Path) -> None:
+    chair = results["chair"]
+    assert chair is not None
+    rows = chair["inertia"]["rows"]
+    everything = [row["n"] for row in rows if row["part"] is None and row["words"] == "all"]
+    assert everything == [sum(row["n"] for row in rows if row["part"] is not None)]
+    assert everything == [sum(row["n"] for row in rows if row["words"] != "all")]
+    for row in rows:
+        assert 0 < row["share"]["value"] < 1
+        assert row["lift"]["value"] > 0
+        assert row["dependence"]["value"] > 0
+        assert row["gaze"] is not None
+        assert row["gaze"]["value"] > row["share"]["value"]
+    assert [one["at"] for one in chair["inertia"]["swaps"]] == [0.25, 0.5, 0.75]
+    assert "Another picture in mid-answer" in (whole / "report.html").read_text()
+
+
 def test_the_page_says_that_the_numbers_mean_nothing(whole: Path) -> None:
     page = (whole / "report.html").read_text()
     assert "has never learned to answer yes or no" in page
