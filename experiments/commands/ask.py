@@ -10,13 +10,15 @@ from jaxtyping import Bool
 from PIL import Image
 
 from experiments.run.meshes import open_mesh
-from experiments.run.models import TESTBED, load_heads, open_model
+from experiments.run.models import load_heads, open_model
+from experiments.run.settings import PAPER_STRENGTH
+from experiments.testbed.testbeds import TESTBEDS
 from gaze.heads import HeadSet
 from gaze.pictures.regions import box_cells, panel_cells, region_keys
 from gaze.pictures.strips import Strip
 from gaze.steering.masks import Steering, schedule, steering
-from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import shown
 from qwen3vl_jax.generation.decoding import stream
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.images import open_image
@@ -31,13 +33,16 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class SteeringTarget:
-    """Where to look (a panel's number, from 1, or a box in pixels), with which heads and how hard."""
+    """Where to look (a panel's number, from 1, or a box in pixels), with which heads and how hard.
+
+    Without a strength it is the one that the heads were chosen with, else the paper's.
+    """
 
     place: int | Box
     panels: int
     heads: Path | None
     top: int | None
-    strength: float
+    strength: float | None
     mode: str
     bias: str
     decode_only: bool
@@ -66,7 +71,7 @@ def ask(
 ) -> Iterator[str]:
     """The answer, piece by piece as it comes; a mesh as in `experiments.run.meshes`."""
     picture = open_image(image)
-    if look is not None and look.heads is None and model_name != TESTBED:
+    if look is not None and look.heads is None and model_name not in TESTBEDS:
         raise InputError(
             f"which heads of {model_name} look is not known: give --heads, a file that `gaze reproduce` wrote"
         )
@@ -74,7 +79,7 @@ def ask(
         HeadSet.load(look.heads)  # if that is no file of heads, it is told before the model is read
     model, processor = open_model(model_name, dtype, open_mesh(mesh))
     batch = processor([processor.chat(question)], [[picture]])
-    plan = None if look is None else _plan(model, processor, batch, picture, look, _heads(model, look))
+    plan = None if look is None else _plan(model, processor, batch, picture, look, _heads(model_name, model, look))
     vision = jax.jit(Qwen3VL.encode)(model, batch.images)
     sampling = Sampling.make(stop=processor.stop_tokens)
     yield from _words(processor, model, batch.prompt, vision, plan, sampling, max_new)
@@ -100,9 +105,9 @@ def _words(
             said = text
 
 
-def _heads(model: Qwen3VL, look: SteeringTarget) -> HeadSet:
+def _heads(name: str, model: Qwen3VL, look: SteeringTarget) -> HeadSet:
     if look.heads is None:
-        return HeadSet.load(CHECKPOINT / "heads.json", look.top)
+        return HeadSet.load(TESTBEDS[name].checkpoint / "heads.json", look.top)
     text = model.config.text
     return load_heads(
         look.heads, look.top, (text.num_hidden_layers, text.num_attention_heads), model_revision(model), "--top"
@@ -119,10 +124,19 @@ def _plan(
         batch.prompt,
         regions[None],
         schedule([(int(look.decode_only), target)])[None],
-        look.strength,
+        _strength(look, heads),
         look.mode,
         look.bias,
     )
+
+
+def _strength(look: SteeringTarget, heads: HeadSet) -> float:
+    if look.strength is not None:
+        return look.strength
+    found = heads.settings.get("strength", PAPER_STRENGTH)
+    if not isinstance(found, (int, float)):
+        raise InputError(f"the heads were chosen with the strength {shown(found)}, which is no number: give --strength")
+    return float(found)
 
 
 def _regions(

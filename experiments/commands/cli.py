@@ -54,7 +54,9 @@ def cli() -> None:
 @click.option("--heads", type=click.Path(path_type=Path), help="Head set or ranking; the testbed has its own.")
 @click.option("--top", type=click.IntRange(1), help="Use only the first so many heads.")
 @click.option(
-    "--strength", default=10_000.0, show_default=True, help="Added to, or subtracted from, the attention scores."
+    "--strength",
+    type=float,
+    help="Added to the attention scores, or subtracted (default: what the heads were chosen with).",
 )
 @click.option("--mode", type=click.Choice(MODES), default=MODES[0], show_default=True)
 @click.option(
@@ -69,7 +71,7 @@ def ask_command(
     panels: int,
     heads: Path | None,
     top: int | None,
-    strength: float,
+    strength: float | None,
     mode: str,
     decode_only: bool,
     max_new: int,

@@ -24,12 +24,13 @@ from experiments.paper.e8_natural import pictures
 from experiments.paper.reports.checkpoints import CheckpointRow, LookRow
 from experiments.paper.steering_study import every_panel
 from experiments.run.conditions import Condition
-from experiments.run.models import TESTBED, source
+from experiments.run.models import source
 from experiments.run.records import Row
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
 from experiments.run.summaries import Counted, CountedRate, Rate, Share, estimated, least_sufficient
 from experiments.testbed.scattered import draw_photos
+from experiments.testbed.testbeds import TESTBEDS
 from gaze.discovery.verdict import too_few_panels
 from gaze.judges.outcomes import is_junk
 from gaze.pictures.alignment import alignment
@@ -60,7 +61,7 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> Diagnosis:
     )
     if reason := too_few_panels(chosen.panels):
         raise InputError(reason)
-    if chosen.photos != TESTBED:
+    if chosen.photos not in TESTBEDS:
         pycocotools()
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="gaze-diagnose-")))
@@ -166,7 +167,7 @@ def costs(run: Run) -> dict[str, TakenRow | None]:
     def measure() -> dict[str, np.ndarray]:
         targets = range(len(strips[0]))
         before = [read(target, alone, 0.0) for target in targets]
-        after = [read(target, _said(rows, "gaze", target + 1), given.strength) for target in targets]
+        after = [read(target, _said(rows, "gaze", target + 1), run.strength()) for target in targets]
         return {"before": _mean(before), "after": _mean(after)}
 
     tokens = [row["tokens"] for row in rows]
@@ -210,7 +211,9 @@ def grid(run: Run, pictures: Sequence[Strip] | Sequence[Photo]) -> GridRow:
 
 def _photos(run: Run) -> list[Photo]:
     given = run.settings
-    return draw_photos(given.seed, "evaluation", given.images) if given.photos == TESTBED else pictures(run).photos
+    if given.photos not in TESTBEDS:
+        return pictures(run).photos
+    return draw_photos(given.seed, "evaluation", given.images, TESTBEDS[given.photos].draw_scattered)
 
 
 def _said(rows: Sequence[Row], condition: str, target: int | None) -> list[np.ndarray]:

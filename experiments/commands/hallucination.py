@@ -35,6 +35,7 @@ from experiments.run.models import source
 from experiments.run.records import Row
 from experiments.run.run import Run
 from experiments.run.settings import is_testbed, resolve_settings
+from experiments.testbed.testbeds import TESTBEDS, find_testbed
 from gaze.hallucination.answers import BLIND, PLAIN, Arm, yes_no
 from gaze.hallucination.arms import ArmModel, make_arm, parse_arm
 from gaze.hallucination.chair_files import CocoTruth, read_truth
@@ -42,7 +43,6 @@ from gaze.hallucination.chair_words import ChairRules, chair_rules
 from gaze.hallucination.pope_files import PopeSplit, read_pope
 from gaze.heads import HeadSet
 from gaze.report.html import write_report
-from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.write import write_json
 from qwen3vl_jax.load.source import open_checkpoint
@@ -112,7 +112,11 @@ def _check_arms(arms: Sequence[str]) -> None:
 def _gaze_heads(run: Run) -> HeadSet | None:
     if run.settings.heads is not None:
         return run.given_heads()
-    return HeadSet.load(CHECKPOINT / "heads.json", run.settings.k) if is_testbed(run.settings.model) else None
+    name = find_testbed(run.settings.model)
+    if name is None:
+        return None
+    heads = HeadSet.load(TESTBEDS[name].checkpoint / "heads.json", run.settings.k)
+    return heads if heads.revision == run.revision else None  # or other weights of that shape
 
 
 def _arm_rows(

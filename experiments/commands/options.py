@@ -18,14 +18,16 @@ MODES = ("boost_suppress", "suppress_image", "suppress_all", "max_suppress_all")
 
 COUNT, FEW, PANELS = click.IntRange(1), click.IntRange(2), click.IntRange(2, 12)
 OPTIONS: dict[str, dict[str, Any]] = {
-    "model": dict(help="A converted checkpoint, a Hugging Face folder or a hub name (default: testbed)."),
+    "model": dict(
+        help="A converted checkpoint, a Hugging Face folder or a hub name (default: testbed; also testbed-sparse)."
+    ),
     "mesh": dict(
         metavar="data=D,model=M", help="Spread strips and weights over D x M devices; all on one device without."
     ),
     "dtype": dict(
         type=click.Choice(["float32", "bfloat16"]), help="Compute in this; float32 on a CPU, else as stored, without."
     ),
-    "strips": dict(help="testbed, folder:PATH, comics:PATH or hub:NAME (default: testbed)."),
+    "strips": dict(help="testbed, testbed-sparse, folder:PATH, comics:PATH or hub:NAME (default: the testbed's own)."),
     "discovery-strips": dict(help="Strips for discovery, if from elsewhere."),
     "panels": dict(type=PANELS, help="Panels of a strip (default: 6)."),
     "share": dict(is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
@@ -35,16 +37,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "heads": dict(help="Use this head set in place of the heads that are found."),
     "k": dict(type=COUNT, help="Number of heads; chosen on the selection strips without."),
     "draws": dict(type=COUNT, help="Random head sets to compare with (default: 10)."),
-    "strength": dict(type=float, help="Added to, or subtracted from, the attention scores (default: 10000)."),
+    "strength": dict(
+        type=float, help="Added to the attention scores, or subtracted; without, what is best for a kind of heads."
+    ),
     "mode": dict(type=click.Choice(MODES), help="What is raised and what lowered (default: boost_suppress)."),
     "bias": dict(
         type=click.Choice(["add", "replace"]), help="Add the strength to the scores, or replace them (default: add)."
     ),
-    "segment": dict(type=COUNT, help="Tokens of a part of a scheduled narration (default: 50; testbed 7)."),
-    "photos": dict(help="Pictures with boxes: testbed, or coco:ANNOTATIONS,FOLDER (default: testbed)."),
+    "segment": dict(type=COUNT, help="Tokens of a part of a scheduled narration (default: 50; testbed 10)."),
+    "photos": dict(
+        help="Pictures with boxes: testbed, testbed-sparse or coco:ANNOTATIONS,FOLDER (default: the testbed's own)."
+    ),
     "images": dict(type=FEW, help="How many of them (default: 60)."),
     "models": dict(multiple=True, help="Further checkpoints to compare with; may be given several times."),
-    "judge": dict(help="exact, first, caption, likelihood or chat:MODEL[@URL] (default: exact on the testbed)."),
+    "judge": dict(help="exact, first, caption, likelihood or chat:MODEL[@URL] (default: exact on a testbed)."),
     "seed": dict(type=click.IntRange(0), help="(default: 0)"),
 }
 

@@ -32,15 +32,19 @@ def steering_table(run: Run, name: str) -> Table:
     found = results["conditions"]
     question = results["unsteered"]["question"]
     shown = Table(title=f'"{question}" steered to each panel, {run.settings.evaluation} strips')
-    for column in ("heads", *ON_TARGET, "answers"):
+    for column in ("heads", "strength", *ON_TARGET, "answers"):
         shown.add_column(column, justify="left" if column == "heads" else "right")
     names = {
         "gaze": f"{found['gaze']['k']} gaze heads",
         "random": f"as many random heads, {len(found['random']['against']['accuracies'])} draws",
         "all": f"all {found['all']['k']} heads",
+        "gaze, paper": "the gaze heads, the paper's strength",
+        "paper": "random heads, the paper's way and strength",
+        "all, paper": "all heads, the paper's strength",
     }
     for kind, label in names.items():
-        shown.add_row(label, *on_target(found[kind]), str(found[kind]["n"]))
+        one = found[kind]
+        shown.add_row(label, f"{one['strength']:,g}", *on_target(one), str(one["n"]))
     shown.caption = COUNTING
     if asked := found.get("asked"):
         shown.caption += (

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from experiments.data.comics import Comics, HubRows, PanelFolders, RawPages
 from experiments.run.processes import shares, union
-from experiments.testbed.strips import draw_strips
+from experiments.testbed.testbeds import TESTBEDS
 from gaze.pictures.strips import Picture, Strip
 from gaze.prompts import LEAST_PANELS, MOST_PANELS
 from qwen3vl_jax.checks import require_count
@@ -23,7 +23,7 @@ from qwen3vl_jax.files.read import is_there, reading
 
 Purpose = Literal["discovery", "selection", "evaluation"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
-KINDS = "testbed, folder:PATH, comics:PATH or hub:NAME[@SPLIT]"
+KINDS = "testbed, testbed-sparse, folder:PATH, comics:PATH or hub:NAME[@SPLIT]"
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool
     """The source that `--strips` names.
 
     Args:
-      spec: "testbed" (drawn, without end), "folder:PATH" (`comicN/p1.png`), "comics:PATH" (`COMIC/PAGE_PANEL.jpg`) or
+      spec: the name of a testbed (drawn, without end), "folder:PATH" (`comicN/p1.png`), "comics:PATH" (`COMIC/PAGE_PANEL.jpg`) or
         "hub:NAME[@SPLIT]" (a data set of the hub, or saved in the folder NAME; the split is "train" unless given).
       counts: how many strips each purpose will want; a purpose that is not named still gets a share of the rest.
       share: let evaluation see the strips of discovery, for collections too small to do without.
@@ -61,7 +61,7 @@ def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool
     for purpose, count in counts.items():
         require_count(f"the number of strips for {purpose}", count, 0)
     kind, _, place = spec.partition(":")
-    if spec == "testbed":
+    if spec in TESTBEDS:
         return Drawn(spec, seed, share, panels=panels)
     if not place or kind not in ("folder", "comics", "hub"):
         raise InputError(f"--strips {spec} names no source of strips: give {KINDS}")
@@ -71,7 +71,7 @@ def open_source(spec: str, seed: int, counts: Mapping[Purpose, int], share: bool
 
 @dataclass
 class Drawn:
-    """The testbed's strips: the seed and the purpose draw them, so there are as many as anyone wants."""
+    """A testbed's strips: the seed and the purpose draw them, so there are as many as anyone wants."""
 
     spec: str
     seed: int
@@ -81,6 +81,7 @@ class Drawn:
 
     def draw(self, purpose: Purpose, count: int) -> list[Strip]:
         shared = self.shared and purpose == "discovery"
+        draw_strips = TESTBEDS[self.spec].draw_strips
         return draw_strips(self.seed, "evaluation" if shared else purpose, count, panels=self.panels)
 
 

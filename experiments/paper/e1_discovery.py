@@ -6,20 +6,22 @@ without the model; and chooses how many heads to steer on strips of their own.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import cast
 
 import numpy as np
 
-from experiments.data.sources import Purpose
 from experiments.paper.reports import discovery as discovery_report
 from experiments.paper.reports.discovery import CurveRow, DiscoveryResults, NullRow, StabilityRow, TopRow
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.cache import read_arrays
 from experiments.run.conditions import Condition
-from experiments.run.run import Run, progress
+from experiments.run.records import Row
+from experiments.run.run import Run, Strengths, progress
+from experiments.run.settings import PAPER_STRENGTH
 from experiments.run.summaries import grouped, measured
 from gaze.discovery.baselines import Elbow, ImageAttention, image_attention, image_heads, localization_heads
 from gaze.discovery.nulls import (
@@ -31,7 +33,7 @@ from gaze.discovery.nulls import (
     split_half,
 )
 from gaze.discovery.scores import CREDITS, Mass, Scores, per_strip, position_and_content, rank
-from gaze.heads import HeadSet
+from gaze.heads import HeadSet, all_heads
 from gaze.pictures.compose import permuted
 from gaze.pictures.strips import Strip
 from gaze.prompts import DISCOVERY, STATIC, fill
@@ -44,6 +46,11 @@ NUMBER, NAME, TITLE = 1, "e1_discovery", "Which heads look at the panel that is 
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 50, 75, 100, 125, 150, 200, 300, 500, 1000)
 """Numbers of heads that are tried: the paper's sweeps, with more at the low end."""
+COARSE = (1, 2, 4, 8, 16, 32, 48, 100, 200, 500)
+"""Those at which every strength is tried."""
+STRENGTHS = (2.0, 3.0, 5.0, 10.0, PAPER_STRENGTH)
+TRIED, DRAWS = 8, 3
+"""Strips to choose strengths on, and random sets to choose that of random heads with."""
 STRIPS = 10
 """Strips that are looked at, and saved, at once."""
 SHOWN = 10
@@ -148,38 +155,102 @@ def shuffles(run: Run, count: int) -> np.ndarray:
     return np.stack([rng.permutation(run.settings.panels) for _ in range(count)])
 
 
-def sweep(run: Run, purpose: Purpose, name: str, head_sets: dict[str, HeadSet]) -> list[CurveRow]:
-    """Returns a row of numbers per head set: the static question steered to every panel with it."""
-    strips = run.pictures(purpose)
-    conditions = [
-        Condition("unsteered", STATIC, run.settings.static, nowhere(strips)),
-        *(
-            Condition(title, STATIC, run.settings.static, every_panel(strips), some)
-            for title, some in head_sets.items()
-        ),
-    ]
-    groups = grouped(run.judged(strips, run.generate(name, strips, conditions)), lambda row: row["condition"])
+def sweep(
+    run: Run, strips: Sequence[Strip], name: str, sets: Sequence[HeadSet], strengths: Sequence[float]
+) -> list[CurveRow]:
+    """Returns a row of numbers per strength and head set: the static question steered to every panel with it."""
+    rows = run.judged(strips, _answers(run, strips, name, sets, strengths))
+    groups = grouped(rows, lambda row: row["condition"])
     return [
-        {"name": title, "k": len(heads), **measured(groups[title], groups["unsteered"])}
-        for title, heads in head_sets.items()
+        {
+            "k": len(heads),
+            "strength": strength,
+            **measured(groups[_title(number, strength)], groups["unsteered"]),
+        }
+        for strength in strengths
+        for number, heads in enumerate(sets)
     ]
+
+
+def _answers(
+    run: Run, strips: Sequence[Strip], name: str, sets: Sequence[HeadSet], strengths: Sequence[float]
+) -> list[Row]:
+    """The answers that `sweep` judges."""
+    length, aims = run.settings.static, every_panel(strips)
+    steered = [
+        Condition(_title(number, strength), STATIC, length, aims, heads, strength=strength)
+        for strength in strengths
+        for number, heads in enumerate(sets)
+    ]
+    return run.generate(name, strips, [Condition("unsteered", STATIC, length, nowhere(strips)), *steered])
+
+
+def _title(number: int, strength: float) -> str:
+    return f"{number} at {strength:g}"
 
 
 def choose(run: Run) -> None:
-    """Writes the head set that all experiments steer, and the curve that it was chosen by."""
+    """Writes the head set that all experiments steer, the curve of how many, and how hard each kind is steered.
+
+    What the run's first judge has chosen stays: another judge judges the same answers.
+    """
     found, given = run.ranking(), run.settings
-    curve: list[CurveRow] = []
     if given.heads is not None:
-        heads = run.given_heads()
+        sets = [run.given_heads()]
     elif given.k is not None:
-        heads = found.top(given.k)
+        sets = [found.top(given.k)]
     else:
-        # More than half of all heads could not be compared with as many others.
-        counts = [count for count in COUNTS if 2 * count <= len(found)]
-        curve = sweep(run, "selection", f"{NAME}/selection", {f"top {count}": found.top(count) for count in counts})
-        heads = found.top(max(curve, key=lambda point: (point["accuracy"], -point["k"]))["k"])
-    heads.save(run.folder / "heads.json")
-    write_json(run.place(NAME) / "selection.json", curve)
+        # Of more than a third of all heads the controls would be nearly the same heads, draw after draw.
+        sets = [found.top(count) for count in COUNTS if 3 * count <= len(found)]
+    depends = run.digests(run.pictures("selection")), [heads.heads for heads in sets]
+    chosen = run.saved(run.place(NAME) / "choice.npz", partial(_choice, run, sets), *depends)
+    gaze, random, everything = chosen["strengths"].tolist()
+    strengths: Strengths = {"gaze": gaze, "random": random, "all": everything}
+    heads = sets[int(chosen["heads"])]
+    if given.strength is None:
+        for kind, some in _tried(run, sets, heads).items():
+            _answers(run, *_tries(run, kind), some, STRENGTHS)  # kept and checked, whoever has chosen by them
+    replace(heads, settings={**heads.settings, "strength": gaze}).save(run.folder / "heads.json")
+    write_json(run.folder / "strengths.json", strengths)
+    write_json(run.place(NAME) / "selection.json", _curve(run, sets, gaze))
+
+
+def _choice(run: Run, sets: Sequence[HeadSet]) -> dict[str, np.ndarray]:
+    """Which of the head sets steers best, and the strengths of gaze heads, random heads and all heads."""
+    strength = best_strength(run, "gaze", _tried(run, sets, sets[0])["gaze"])
+    curve = [point["accuracy"] for point in _curve(run, sets, strength)]
+    best = curve.index(max(curve)) if curve else 0
+    tried = _tried(run, sets, sets[best])
+    others = [best_strength(run, kind, tried[kind]) for kind in ("random", "all")]
+    return {"heads": np.array(best), "strengths": np.array([strength, *others])}
+
+
+def _tried(run: Run, sets: Sequence[HeadSet], heads: HeadSet) -> dict[str, list[HeadSet]]:
+    """The head sets by which the strength of each kind is chosen, the random ones like the `heads`."""
+    some = [one for one in sets if len(sets) == 1 or len(one) in COARSE]
+    return {"gaze": some, "random": run.controls(heads)[:DRAWS], "all": [all_heads(*run.shape)]}
+
+
+def _tries(run: Run, kind: str) -> tuple[list[Strip], str]:
+    return run.pictures("selection")[:TRIED], f"{NAME}/strengths/{kind}"
+
+
+def _curve(run: Run, sets: Sequence[HeadSet], strength: float) -> list[CurveRow]:
+    """Returns a row for each head set, if there are several to choose from."""
+    return sweep(run, run.pictures("selection"), f"{NAME}/selection", sets, [strength]) if len(sets) > 1 else []
+
+
+def best_strength(run: Run, kind: str, sets: Sequence[HeadSet]) -> float:
+    """The least of `STRENGTHS` at which no other steers more answers on the first selection strips, unless one is given.
+
+    Of gaze heads the best set counts, as their number is to be chosen too; of random heads the mean.
+    """
+    if run.settings.strength is not None:
+        return run.settings.strength
+    rows = sweep(run, *_tries(run, kind), sets, STRENGTHS)
+    shares = [[row["accuracy"] for row in rows if row["strength"] == one] for one in STRENGTHS]
+    reached = [mean(some) if kind == "random" else max(some) for some in shares]
+    return STRENGTHS[reached.index(max(reached))]
 
 
 def sum_up(run: Run) -> DiscoveryResults:

@@ -72,8 +72,9 @@ def moves(run: Run) -> Iterator[Condition]:
     ]
     yield Condition("gaze", STATIC, run.settings.static, aims, heads, tags={"kind": "gaze"})
     for draw, drawn in enumerate(run.controls(heads)):
+        tags = {"kind": "random", "draw": draw}
         yield Condition(
-            f"random {draw}", STATIC, run.settings.static, aims, drawn, tags={"kind": "random", "draw": draw}
+            f"random {draw}", STATIC, run.settings.static, aims, drawn, strength=run.strength("random"), tags=tags
         )
 
 
@@ -121,8 +122,10 @@ def _condition(
     aims = [[Aim(None, np.full_like(one, NO_PANEL) if heads is None else one)] for one in steps]
     # An answer has no more tokens than the schedule: what comes after it would be about no segment.
     room = max(map(len, strips)) * segment
-    tags = {"kind": name.split()[0].rstrip(","), "convention": convention, "orders": orders, **tags}
-    return Condition(name, DYNAMIC, room, aims, heads, query_positions=rows, tags=tags)
+    kind = name.split()[0].rstrip(",")
+    tags = {"kind": kind, "convention": convention, "orders": orders, **tags}
+    strength = None if heads is None else steering_study.strength(run, kind)
+    return Condition(name, DYNAMIC, room, aims, heads, strength=strength, query_positions=rows, tags=tags)
 
 
 def _schedules(run: Run, orders: str) -> dict[str, Order]:

@@ -112,8 +112,9 @@ def variants(run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         for count, some in _counted(run, ranking):
             yield {"sweep": "heads", "ranking": ranking, "count": count}, {"heads": some}
     for count, some in _counted(run, "gaze"):
-        for draw, drawn in enumerate(run.controls(some)):
-            yield {"sweep": "heads", "ranking": "random", "count": count, "draw": draw}, {"heads": drawn}
+        for draw, drawn in enumerate(run.controls(some, heads.heads)):
+            tags = {"sweep": "heads", "ranking": "random", "count": count, "draw": draw}
+            yield tags, {"heads": drawn, "strength": run.strength("random")}
     for name, some in (("gaze", heads), ("all", everything)):
         for strength in STRENGTHS:
             yield {"sweep": "strength", "which": name, "size": strength}, {"heads": some, "strength": strength}

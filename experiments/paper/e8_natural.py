@@ -16,9 +16,8 @@ from jaxtyping import Bool, Int, Shaped
 from experiments.data.coco import Coco, names_object, read_coco
 from experiments.paper.reports import natural as natural_report
 from experiments.paper.reports.natural import NaturalResults, NaturalRow
-from experiments.paper.steering_study import controls, every_panel, nowhere
+from experiments.paper.steering_study import controls, every_panel, nowhere, strength
 from experiments.run.conditions import Condition
-from experiments.run.models import TESTBED
 from experiments.run.records import Row
 from experiments.run.run import Run
 from experiments.run.summaries import (
@@ -33,6 +32,7 @@ from experiments.run.summaries import (
     shared,
 )
 from experiments.testbed.coco import write_coco
+from experiments.testbed.testbeds import TESTBEDS
 from gaze.judges.outcomes import Outcome, count, is_junk, outcome
 from gaze.pictures.alignment import centred, token_grid
 from gaze.pictures.strips import Photo
@@ -45,7 +45,7 @@ from qwen3vl_jax.files.write import new_folder
 
 NUMBER, NAME, TITLE = 8, "e8_natural", "Pictures without panels: held to an object, does the model name it?"
 
-DRAWN = ("random", "paper", "all")
+DRAWN = ("random", "all", "gaze, paper", "paper", "all, paper")
 """The kinds of heads to compare with."""
 TOKENS = (1, 2, 3, 5, 9, 17)
 """Where the classes of numbers of image tokens of a box begin."""
@@ -88,21 +88,21 @@ class Scored:
 
 
 def pictures(run: Run) -> Coco:
-    """The photos of a run; on the testbed drawn, written as COCO's files in the run's folder, and read from there.
+    """The photos of a run; a testbed's are drawn, written as COCO's files in the run's folder, and read from there.
 
     Raises InputError for another `photos`, and as `read_coco`.
     """
     spec, given = run.settings.photos, run.settings
-    if spec == TESTBED:
+    if spec in TESTBEDS:
         folder = run.place(NAME) / "pictures"
         if not folder.exists():
             with new_folder(folder) as partial:
-                write_coco(partial, given.seed, given.images)
+                write_coco(partial, given.seed, given.images, TESTBEDS[spec].draw_scattered)
         return _read(folder / "instances.json", folder / "images", given.images, given.seed)
     kind, _, places = spec.partition(":")
     annotations, comma, images = places.rpartition(",")
     if kind != "coco" or not comma:
-        raise InputError(f"--photos {spec} names no pictures with boxes: give testbed or coco:ANNOTATIONS,FOLDER")
+        raise InputError(f"--photos {spec} names no pictures with boxes: give a testbed or coco:ANNOTATIONS,FOLDER")
     return _read(Path(annotations), Path(images), given.images, given.seed)
 
 
@@ -118,7 +118,15 @@ def collect(run: Run) -> None:
         Condition("unsteered", PART_OBJECT, length, nowhere(coco.photos)),
         Condition("gaze", PART_OBJECT, length, aims, heads),
         *(
-            Condition(f"{kind} {draw}", PART_OBJECT, length, aims, drawn, tags={"kind": kind, "draw": draw})
+            Condition(
+                f"{kind} {draw}",
+                PART_OBJECT,
+                length,
+                aims,
+                drawn,
+                strength=strength(run, kind),
+                tags={"kind": kind, "draw": draw},
+            )
             for kind in DRAWN
             for draw, drawn in enumerate(sets[kind])
         ),

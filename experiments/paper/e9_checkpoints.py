@@ -22,10 +22,10 @@ from experiments.paper.reports.checkpoints import (
 from experiments.paper.reports.discovery import StabilityRow
 from experiments.paper.steering_study import every_panel, nowhere
 from experiments.run.conditions import Condition
-from experiments.run.models import TESTBED
 from experiments.run.run import Run
 from experiments.run.summaries import ConditionRow, UnsteeredRow, baseline, condition, controls, grouped, provenance
 from experiments.testbed.broken import BROKEN, write
+from experiments.testbed.testbeds import TESTBED
 from gaze.discovery.nulls import split_half
 from gaze.discovery.scores import CREDITS, Mass, gaze_score, per_strip
 from gaze.discovery.verdict import look, too_few_panels, verdict

@@ -25,6 +25,7 @@ from experiments.run.formatting import (
     share,
 )
 from experiments.run.run import Run
+from experiments.run.settings import PAPER_STRENGTH
 from experiments.run.summaries import (
     ConditionRow,
     UnsteeredPicks,
@@ -65,16 +66,29 @@ def nowhere(pictures: Sequence[Picture]) -> list[Sequence[Aim]]:
 def controls(run: Run, heads: HeadSet) -> dict[str, list[HeadSet]]:
     """Returns head sets to compare with, by kind.
 
-    "random" is matched by layer, "paper" is drawn as the paper says (upper layers, uniform), "code" as its scripts do
-    (lowest scores), "all" is every head.
+    "random" is matched by layer, "all" is every head, each steered at its own best strength. The others are steered as the
+    paper steers: "gaze, paper" and "all, paper" are the same heads again, "paper" is drawn as the paper says (upper layers,
+    uniform), "code" as its scripts do (lowest scores).
     """
     rng = np.random.default_rng([run.settings.seed, 2])
+    everything = all_heads(*run.shape)
     return {
         "random": run.controls(heads),
+        "all": [everything],
+        "gaze, paper": [heads],
         "paper": [paper_control(rng, heads, heads.heads, run.shape) for _ in range(run.settings.draws)],
         "code": [code_control(run.ranking(), len(heads), run.settings.seed)],
-        "all": [all_heads(*run.shape)],
+        "all, paper": [everything],
     }
+
+
+def strength(run: Run, kind: str) -> float:
+    """How hard the heads of a kind are steered."""
+    match kind:
+        case "gaze" | "random" | "all":
+            return run.strength(kind)
+        case _:
+            return PAPER_STRENGTH
 
 
 def collect(run: Run, name: str, question: str, max_new: int, others: Sequence[Condition] = ()) -> None:
@@ -92,9 +106,12 @@ def collect(run: Run, name: str, question: str, max_new: int, others: Sequence[C
             tags = {
                 "kind": kind,
                 "draw": draw,
-                "steered": [list(head) for head in drawn_heads.heads] if kind != "all" else "all",
+                "steered": [list(head) for head in drawn_heads.heads] if len(sets) > 1 else kind,
             }
-            conditions.append(Condition(f"{kind} {draw}", question, max_new, aims, drawn_heads, tags=tags))
+            how_hard = strength(run, kind)
+            conditions.append(
+                Condition(f"{kind} {draw}", question, max_new, aims, drawn_heads, strength=how_hard, tags=tags)
+            )
     run.generate(name, strips, conditions)
 
 
@@ -112,7 +129,7 @@ def sum_up(run: Run, name: str) -> SteeringResults:
         captions = {strip.name: strip.captions for strip in strips}
         for title in conditions:
             conditions[title]["over_words"] = over_words(asked if title == "asked" else groups[title], captions)
-    for kind in ("random", "paper", "code", "all"):
+    for kind in ("random", "all", "gaze, paper", "paper", "code", "all, paper"):
         draws = [some for some in groups.values() if some[0].get("kind") == kind]
         conditions[kind] = control_condition(draws, gaze, alone, panels)
     return {
@@ -132,9 +149,11 @@ NAMES: dict[str, tuple[str, plots.Role]] = {
     "gaze": ("{k} gaze heads", "gaze"),
     "gaze, replace": ("the same, even attention on the target", "gaze"),
     "random": ("random heads, layers matched", "random"),
-    "paper": ("random heads, the paper's way", "random"),
-    "code": ("lowest scores, the released scripts' way", "random"),
     "all": ("all {all} heads", "all"),
+    "gaze, paper": ("{k} gaze heads, the paper's strength", "gaze"),
+    "paper": ("random heads, the paper's way and strength", "random"),
+    "code": ("lowest scores, the released scripts' way and strength", "random"),
+    "all, paper": ("all {all} heads, the paper's strength", "all"),
     "asked": ("asked by number, not steered", "unsteered"),
 }
 
@@ -145,7 +164,7 @@ def chapter(
     """Returns the figures, tables and sentences of experiment 4 or 5.
 
     Args:
-      paper: what the paper reports of the gaze heads, as many random ones, and all heads.
+      paper: what the paper reports, at its one strength, of the gaze heads, as many random ones, and all heads.
     """
     found = results["conditions"]
     labels = {kind: text.format(k=found["gaze"]["k"], all=found["all"]["k"]) for kind, (text, _) in NAMES.items()}
@@ -159,7 +178,7 @@ def chapter(
         tables=_tables(found, labels),
         compared=[
             Compared(row.what, row.paper, percent(found[kind]["by_paper"]["accuracy"]))
-            for row, kind in zip(paper, ("gaze", "random", "all"), strict=True)
+            for row, kind in zip(paper, ("gaze, paper", "paper", "all, paper"), strict=True)
         ],
         caveats=_caveats(found["gaze"]),
         could_fail=COULD_FAIL,
@@ -185,9 +204,12 @@ def _findings(results: SteeringResults) -> list[str]:
     return [
         f"Steered with {plural(gaze['k'], 'gaze head')}, {share(gaze)} of {gaze['n']} answers about {gaze['strips']} strips "
         f"describe the target panel; with random heads of the same layers {drawn(among)} over "
-        f"{len(among['accuracies'])} draws; with all heads {percent(everything['accuracy'])}.",
+        f"{len(among['accuracies'])} draws; with all heads {share(everything)}. Each kind is steered at its own best strength, "
+        f"chosen on other strips: {gaze['strength']:g}, {found['random']['strength']:g} and {everything['strength']:g}.",
         f"By the paper's counting, where an answer that equals the unsteered one is a miss, it is "
         f"{share(gaze['by_paper'])}, {drawn(by_paper)} and {percent(everything['by_paper']['accuracy'])}.",
+        f"At the paper's one strength, {PAPER_STRENGTH:,.0f}, the gaze heads reach {share(found['gaze, paper'])}, random heads "
+        f"drawn as the paper says {drawn(found['paper']['against'])}, and all heads {percent(found['all, paper']['accuracy'])}.",
         f"The gaze heads are ahead of the random heads by {100 * ahead['value']:.1f} points "
         f"({100 * ahead['low']:.1f} to {100 * ahead['high']:.1f}, over draws and strips)"
         + (", above every single draw." if among["above_all"] else ", but not above every single draw."),
@@ -224,8 +246,11 @@ def _tables(found: Mapping[str, ConditionRow], labels: Mapping[str, str]) -> lis
     return [
         Table(
             "All conditions",
-            ("heads", *ON_TARGET, "answers", *OUTCOMES),
-            [[labels[kind], *on_target(one), one["n"], *outcomes(one["outcomes"])] for kind, one in found.items()],
+            ("heads", "strength", *ON_TARGET, "answers", *OUTCOMES),
+            [
+                [labels[kind], f"{one['strength']:,g}", *on_target(one), one["n"], *outcomes(one["outcomes"])]
+                for kind, one in found.items()
+            ],
             COUNTING,
             [*map(made_with, found.values())],
         ),
@@ -287,8 +312,7 @@ def _caveats(gaze: ConditionRow) -> list[str]:
         f"The worst target is panel {worst['panel']}: {both(worst)}.",
         "An answer that the model gives without steering, too, counts as a hit if it is right, but as a miss in the paper: "
         f"{gaze['outcomes']['same_code']} of {gaze['n']} steered answers equal the unsteered one.",
-        f"All heads are compared at strength {gaze['strength']:,g} only, where they may fail because the text breaks down. "
-        "Chapter 7 varies the strength.",
+        "At the paper's strength controls may fail because the model can no longer read the text. Chapter 7 varies the strength.",
     ]
 
 

@@ -16,7 +16,7 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import open_regular, reading
 from qwen3vl_jax.files.write import whole_file
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the code that makes what is saved: raised when the same inputs give other numbers, so that all is made again."""
 DIGITS = 32
 KEY = "key"

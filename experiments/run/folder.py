@@ -15,10 +15,11 @@ from qwen3vl_jax.files.write import write_json
 
 LOCK = ".lock"
 WRITTEN = (
-    r"(settings|model|heads|ranking|gaze_head_ranking|results|selection|timing)\.json",
+    r"(settings|model|heads|strengths|ranking|gaze_head_ranking|results|selection|timing)\.json",
     r"gaze_scores\.npy",
     r"(answers|ends|calibration)\.jsonl",
-    r"([0-9]+(-[0-9]+)*|letters-[0-9]+|boxes|narration|cost|discovery|selection|evaluation)\.npz",
+    r"([0-9]+(-[0-9]+)*|letters-[0-9]+|(all-heads|all-but-the-gaze-heads)-[0-9]+)\.npz",
+    r"(boxes|narration|cost|discovery|selection|evaluation|choice|attention|dose|moved)\.npz",
 )
 """Names of the files that runs write; what else lies in a run folder is somebody's own."""
 LEFTOVER = re.compile(rf"\.({'|'.join(WRITTEN)})\.partial-[0-9a-f]{{8}}")
@@ -95,9 +96,10 @@ def _check(folder: Path, settings: Settings) -> int | None:
 
 def _leftovers(folder: Path) -> list[Path]:
     """Files that runs write, half-written. What a person calls `*.partial` is none."""
-    return [path for path in folder.rglob(".*.partial-*") if _is_leftover(path) and path.is_file()]
+    return [path for path in folder.rglob(".*.partial-*") if is_leftover(path) and path.is_file()]
 
 
-def _is_leftover(path: Path) -> bool:
+def is_leftover(path: Path) -> bool:
+    """Whether a file is called as what a run was writing when it was killed."""
     pattern = OWN_LEFTOVER if path.parent.name in OWN_FOLDERS else LEFTOVER
     return pattern.fullmatch(path.name) is not None

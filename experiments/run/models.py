@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from pydantic import BaseModel
 
 from experiments.run.cache import digest
+from experiments.testbed.testbeds import TESTBEDS
 from gaze.heads import HeadSet
-from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import read_json
 from qwen3vl_jax.files.write import write_json
@@ -21,7 +21,6 @@ from qwen3vl_jax.load.source import MissingCheckpoint
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
 
-TESTBED = "testbed"
 LARGE = 2**30
 """Bytes of a checkpoint from which on its files are read again only if one of them has been written since."""
 
@@ -43,12 +42,13 @@ class ModelFacts(BaseModel, frozen=True, extra="forbid"):
 
 
 def open_model(name: str | Path, dtype: str | None, mesh: Mesh | None = None) -> tuple[Qwen3VL, Processor]:
-    """The testbed, a folder or a hub name; `dtype` as for `qwen3vl_jax.load.load`."""
+    """A testbed, a folder or a hub name; `dtype` as for `qwen3vl_jax.load.load`."""
     return load(source(name), dtype, mesh)
 
 
 def source(name: str | Path) -> str | Path:
-    return CHECKPOINT if name == TESTBED else name
+    """Where a model is: the folder of a testbed, else the name as it is."""
+    return TESTBEDS[str(name)].checkpoint if name in TESTBEDS else name
 
 
 def computed_dtype(dtype: str | None) -> str | None:

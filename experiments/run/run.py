@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -31,7 +31,7 @@ from experiments.run.processes import agree, shares, union
 from experiments.run.records import Records, Row, chunk_name
 from experiments.run.settings import Settings, checked
 from experiments.run.summaries import Provenance
-from gaze.heads import HeadSet, random_heads
+from gaze.heads import Head, HeadSet, random_heads
 from gaze.judges.by_name import check_judge, make_judge
 from gaze.judges.judge import Failed, Item, Judge
 from gaze.judges.likelihood import Likelihood
@@ -41,6 +41,7 @@ from gaze.pictures.strips import Picture, Strip
 from gaze.steering import engine as asking
 from gaze.steering.engine import Request
 from qwen3vl_jax.errors import InputError
+from qwen3vl_jax.files.read import read_json
 from qwen3vl_jax.generation.sampling import Sampling
 from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.processing.processor import Processor
@@ -61,6 +62,14 @@ class SteeringOptions(TypedDict):
     mode: str
     bias: str
     query_positions: str
+
+
+class Strengths(TypedDict):
+    """How hard each kind of heads is steered: what does best on the selection strips."""
+
+    gaze: float
+    random: float
+    all: float
 
 
 class Run:
@@ -141,14 +150,25 @@ class Run:
             raise InputError(f"{self.folder} has no heads yet: run experiment 1, discovery, in it first")
         return HeadSet.load(path)
 
+    def strength(self, kind: Literal["gaze", "random", "all"] = "gaze") -> float:
+        """How hard heads of a kind are steered: as the settings say, else at the kind's own best; see `e1_discovery.choose`."""
+        given, path = self.settings.strength, self.folder / "strengths.json"
+        if given is not None:
+            return given
+        if not path.exists():
+            raise InputError(f"{self.folder} has no strengths yet: run experiment 1, discovery, in it first")
+        found: float = read_json(path, "the strengths of a run", Strengths)[kind]
+        return found
+
     def ranking(self) -> HeadSet:
         """All heads, best gaze score first."""
         return HeadSet.load(self.folder / "ranking.json")
 
-    def controls(self, like: HeadSet) -> list[HeadSet]:
-        """Random head sets with as many heads in each layer, and none of those heads."""
+    def controls(self, like: HeadSet, besides: Sequence[Head] = ()) -> list[HeadSet]:
+        """Random head sets with as many heads in each layer, none of them those heads or others that are named `besides`."""
         rng = np.random.default_rng([self.settings.seed, 1])
-        return [random_heads(rng, like, like.heads, self.shape) for _ in range(self.settings.draws)]
+        exclude = {*like.heads, *besides}
+        return [random_heads(rng, like, exclude, self.shape) for _ in range(self.settings.draws)]
 
     def given_heads(self) -> HeadSet:
         """The heads of the file that the settings name, for this very model; see `experiments.run.models.load_heads`."""
@@ -293,7 +313,7 @@ class Run:
             "question": question,
             "mode": settings.get("mode", self.settings.mode),
             "bias": settings.get("bias", self.settings.bias),
-            "strength": settings.get("strength", self.settings.strength),
+            "strength": settings["strength"] if "strength" in settings else self._strength(heads),
             "query_positions": settings.get("query_positions", "all"),
             "seed": self.settings.seed,
         }
@@ -376,11 +396,14 @@ class Run:
         """How a condition steers: what it leaves open is the run's own."""
         given = self.settings
         return {
-            "strength": given.strength if condition.strength is None else condition.strength,
+            "strength": self._strength(condition.heads) if condition.strength is None else condition.strength,
             "mode": condition.mode or given.mode,
             "bias": condition.bias or given.bias,
             "query_positions": condition.query_positions,
         }
+
+    def _strength(self, heads: HeadSet | None) -> float:
+        return 0.0 if heads is None else self.strength()
 
     def _row(self, picture: Picture, question: str, condition: Condition, aim: Aim, tokens: np.ndarray) -> Row:
         return {

@@ -10,9 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from experiments.run.cache import SCHEMA
-from experiments.run.models import TESTBED, source
+from experiments.testbed.testbeds import SPARSE, TESTBED, TESTBEDS, find_testbed
 from gaze.prompts import LEAST_PANELS, MOST_PANELS
-from gaze.testbed import CHECKPOINT
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.files.read import read_json, said, shown
 
@@ -20,6 +19,9 @@ FILE = "settings.json"
 KIND = "the settings of a run"
 RENAMED = {"precision": ("bias", {"ordered": "add", "uniform": "replace"})}
 """Settings of version 1 that are called otherwise now, and their values."""
+
+PAPER_STRENGTH = 10_000.0
+"""The paper's one strength, for gaze heads and controls alike."""
 
 Count = Annotated[int, Field(ge=1)]
 Few = Annotated[int, Field(ge=2)]
@@ -39,9 +41,10 @@ class Settings:
       heads: a head set to use in place of the heads that discovery finds.
       k: how many heads; chosen on the selection strips without.
       draws: random head sets to compare with.
-      segment: tokens of one part of a narration that follows a schedule; the paper's 50, a caption on the testbed.
+      strength: of all steering; without, each kind of heads has its own best, chosen on the selection strips.
+      segment: tokens of one part of a narration that follows a schedule; the paper's 50, a caption on a testbed.
       brief, static, narration: longest answers in tokens, to VQA, to one panel, and of a whole strip.
-      photos, images: pictures with boxes (`testbed`, or coco:ANNOTATIONS,FOLDER), and how many of them.
+      photos, images: pictures with boxes (a testbed's, or coco:ANNOTATIONS,FOLDER), and how many of them.
       models: further checkpoints to compare with this one.
       judge: see `gaze.judges.by_name`.
     """
@@ -61,7 +64,7 @@ class Settings:
     heads: str | None = None
     k: Count | None = None
     draws: Count = 10
-    strength: Annotated[float, Field(ge=0)] = 10_000.0
+    strength: Annotated[float, Field(ge=0)] | None = None
     mode: Literal["boost_suppress", "suppress_image", "suppress_all", "max_suppress_all"] = "boost_suppress"
     bias: Literal["add", "replace"] = "add"
     segment: Count = 50
@@ -84,21 +87,19 @@ def checked(settings: Settings) -> Settings:
 
 
 def is_testbed(model: str) -> bool:
-    """Whether a model is the testbed, or a folder that has its shape."""
-    try:
-        mine, theirs = (
-            json.loads((Path(folder) / "config.json").read_text()) for folder in (CHECKPOINT, source(model))
-        )
-        return bool(mine["text_config"] == theirs["text_config"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    """Whether a model is a testbed, or a folder that has the shape of one."""
+    return find_testbed(model) is not None
 
 
 def presets(model: str) -> Settings:
-    """The paper's settings; for the testbed and its copies, which answer in captions of seven tokens, shorter ones."""
-    if is_testbed(model):
-        return Settings(model=model, segment=7, static=16, narration=84)
-    return Settings(model=model, judge="likelihood")
+    """The paper's settings; for a testbed, which answers in short captions of pictures of its own, shorter ones."""
+    name = find_testbed(model)
+    if name is None:
+        return Settings(model=model, judge="likelihood")
+    its = TESTBEDS[name]
+    return Settings(
+        model=model, strips=name, photos=name, segment=its.segment, static=its.static, narration=its.narration
+    )
 
 
 def resolve_settings(given: Mapping[str, Any]) -> Settings:
@@ -121,6 +122,12 @@ def read_settings(folder: Path, hint: str = "") -> tuple[Settings, int]:
     for old, (new, values) in RENAMED.items():
         if version == 1 and old in raw:
             raw[new] = values.get(raw.pop(old))
+    if version < 3:
+        raw |= {
+            name: SPARSE for name in ("model", "strips", "photos") if raw.get(name) == TESTBED
+        }  # what was called so
+        if raw.get("strength") == PAPER_STRENGTH:
+            del raw["strength"]  # what it was unless somebody said otherwise
     if unknown := raw.keys() - {field.name for field in fields(Settings)}:
         raise InputError(f"{path} has a setting {shown(min(unknown))}, which this version does not know: {hint}")
     if raw.get("judge", "") is None:  # a run has no judge of its own

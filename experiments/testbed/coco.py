@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.testbed.scattered import DrawnObject, draw_scattered
+from experiments.testbed.scattered import Draw, DrawnObject, draw_held_out
 from experiments.testbed.scenes import COLOURS
 from experiments.testbed.shapes import SHAPES
 from qwen3vl_jax.files.write import write_json
@@ -15,7 +15,7 @@ from qwen3vl_jax.files.write import write_json
 CATEGORIES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 
-def write_coco(folder: Path, seed: int, count: int) -> tuple[Path, Path]:
+def write_coco(folder: Path, seed: int, count: int, draw: Draw = draw_held_out) -> tuple[Path, Path]:
     """Draws `count` pictures into a new or empty folder; a category is a colour and a shape.
 
     Returns:
@@ -27,7 +27,7 @@ def write_coco(folder: Path, seed: int, count: int) -> tuple[Path, Path]:
     annotations: list[dict[str, Any]] = []
     ids = numbers(1)
     for number in range(count):
-        image, things = draw_scattered(np.random.default_rng([seed, number, *b"coco"]))
+        image, things = draw(np.random.default_rng([seed, number, *b"coco"]))
         entries.append(_entry(number + 1, image))
         annotations += [_annotation(next(ids), number + 1, thing) for thing in things]
         image.save(images / entries[-1]["file_name"])

@@ -1,6 +1,6 @@
 """Pictures without panels: coloured things of many sizes, freely placed, with a box around each as a detector gives it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw
 
 from experiments.testbed.draw import SCALE, Pen, jittered
-from experiments.testbed.scenes import COLOURS
+from experiments.testbed.scenes import COLOURS, THINGS, unseen_colour
 from experiments.testbed.shapes import SHAPES
 from gaze.pictures.regions import Box, box_cells
 from gaze.pictures.strips import Photo
@@ -55,8 +55,17 @@ class DrawnObject:
         return box_cells(grid, self.box, (WIDTH, HEIGHT), 1)[0].reshape(grid)
 
 
-def draw_scattered(rng: np.random.Generator) -> tuple[Image.Image, tuple[DrawnObject, ...]]:
-    """An RGB picture of 192 x 128 pixels and its two to five things, no two of one colour, one shape or one cell."""
+Draw = Callable[[np.random.Generator], tuple[Image.Image, tuple[DrawnObject, ...]]]
+
+
+def draw_scattered(
+    rng: np.random.Generator, only: Callable[[str], str] | None = None
+) -> tuple[Image.Image, tuple[DrawnObject, ...]]:
+    """An RGB picture of 192 x 128 pixels and its two to five things, no two of one colour, one shape or one cell.
+
+    Args:
+      only: the colour that a shape must have; any without.
+    """
     while True:
         image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), tuple(rng.integers(205, 253, size=3).tolist()))
         count = int(rng.integers(2, MOST + 1))
@@ -64,20 +73,27 @@ def draw_scattered(rng: np.random.Generator) -> tuple[Image.Image, tuple[DrawnOb
         sizes = [rng.choice(SIZES, p=(0.1, 0.4, 0.5)), *rng.choice(SIZES[:2], size=count - 1, p=(0.45, 0.55))]
         colours, shapes = rng.permutation(COLOURS), iter(rng.permutation(list(SHAPES)))
         for colour, size in zip(colours, sizes, strict=False):
-            shape = next(name for name in shapes if size != "large" or _fill(name) >= 0.6)
-            _place(image, things, str(colour), str(shape), str(size), rng)
+            shape = str(next(name for name in shapes if size != "large" or _fill(name) >= 0.6))
+            colour = str(colour) if only is None else only(shape)
+            if colour not in {thing.colour for thing in things}:
+                _place(image, things, colour, shape, str(size), rng)
         if len(things) >= 2:
             return image.reduce(SCALE), tuple(things)
 
 
-def draw_photos(seed: int, purpose: str, count: int) -> list[Photo]:
+def draw_held_out(rng: np.random.Generator) -> tuple[Image.Image, tuple[DrawnObject, ...]]:
+    """As `draw_scattered`, but each thing is of the colour that training never gave it."""
+    return draw_scattered(rng, lambda shape: COLOURS[unseen_colour(THINGS.index(shape))])
+
+
+def draw_photos(seed: int, purpose: str, count: int, draw: Draw = draw_held_out) -> list[Photo]:
     """`count` pictures for one purpose, their regions in the order of their area, the largest first.
 
     The seed and the purpose together make the pictures: two purposes share none.
     """
     photos = []
     for number in range(count):
-        image, things = draw_scattered(np.random.default_rng([seed, number, *purpose.encode()]))
+        image, things = draw(np.random.default_rng([seed, number, *purpose.encode()]))
         things = tuple(sorted(things, key=lambda thing: -thing.area))
         boxes, captions = tuple(thing.box for thing in things), tuple(thing.caption for thing in things)
         photos.append(Photo(f"{purpose}-{seed}-{number}", image, boxes, captions))
@@ -96,7 +112,7 @@ def _place(
         box, area = _outline(shape, centre, half)
         thing = DrawnObject(colour, shape, box, area)
         if (room >= 0).all() and thing.size == size and _extent(box) >= LEAST_BOX and _free(thing, things):
-            pen = Pen(ImageDraw.Draw(image), (0.0, 0.0), False)
+            pen = Pen(ImageDraw.Draw(image), "thin")
             pen.shape(shape, (centre[0], centre[1]), (half[0], half[1]), jittered(colour, rng))
             things.append(thing)
             return

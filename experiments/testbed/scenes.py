@@ -1,70 +1,122 @@
-"""The world of the testbed: every scene it can draw, its caption, and which captions are kept out of training.
+"""The world of the testbed: what a panel can show, the two ways to tell it, and what is kept out of training.
 
-A scene says that one coloured subject does something to one coloured object. Its caption is six words and a full stop,
-seven tokens, and opens with content ("red star jumps over blue box."): the last prompt token, which predicts the first
-word, then already has a reason to look at the picture.
+A panel shows a relation (one thing does something to another) or lists one to five things, which are told in reading order.
+Each can be told in two ways, of 3 to 14 words, and nothing in the picture or the question says which.
+
+Three things never occur in training: one colour of each thing (*pairs of words*: no picture and no answer holds them), lists
+of four (*a length*), and drawings that leave the inside of a thing white (*a style*, see `draw`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 SUBJECTS = ("star", "heart", "moon", "ball", "cat", "fish", "kite", "robot")
 RELATIONS = ("jumps over", "sits on", "hides under", "runs to")
 OBJECTS = ("box", "table", "house", "tree", "car", "boat")
-
 PANELS = 6
-SIZES = (len(COLOURS), len(SUBJECTS), len(RELATIONS), len(COLOURS), len(OBJECTS))
-COUNT = int(np.prod(SIZES))
+THINGS = (*SUBJECTS, *OBJECTS)
+COUNTS = ("one", "two", "three", "four", "five")
+MOST = len(COUNTS)
+UNSEEN_LENGTH = 4
+DOING = {"jumps over": "jumping over", "sits on": "sitting on", "hides under": "hiding under", "runs to": "running to"}
 
-Split = Literal["train", "held_out", "all"]
+Split = Literal["train", "held_out", "length", "style"]
+"""Training's own; scenes with pairs of words that training never showed; lists of the length that it never showed; and
+scenes as in training, to be drawn in the style that it never showed."""
+
+
+class Thing(NamedTuple):
+    """A coloured thing; both fields count in `COLOURS` and `THINGS`."""
+
+    colour: int
+    shape: int
+
+    @property
+    def words(self) -> str:
+        """E.g. "red star"."""
+        return f"{COLOURS[self.colour]} {THINGS[self.shape]}"
+
+    @property
+    def held_out(self) -> bool:
+        """Whether training never shows the two words together: one colour of each thing, no two neighbours' the same."""
+        return self.colour == unseen_colour(self.shape)
+
+
+def unseen_colour(shape: int) -> int:
+    """The colour that training never gives to a shape."""
+    return -3 * shape % len(COLOURS)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One of the 12,288 scenes; each field indexes the tuple of names of its attribute."""
+    """What one panel shows.
 
-    subject_colour: int
-    subject: int
-    relation: int
-    object_colour: int
-    object: int
+    Attributes:
+      things: one to five in reading order, all of different shapes; of a relation its subject and its object.
+      relation: what the first does to the second, None for a list.
+    """
+
+    things: tuple[Thing, ...]
+    relation: str | None = None
+
+    @property
+    def captions(self) -> tuple[str, str]:
+        """Both ways to tell it, each ending in a full stop."""
+        told = [thing.words for thing in self.things]
+        if self.relation is not None:
+            subject, thing = told
+            return f"{subject} {self.relation} {thing}.", f"{thing} with {subject} {DOING[self.relation]} it."
+        if len(told) == 1:
+            return f"only {told[0]}.", f"{told[0]} stands alone."
+        listed = f"{', '.join(told[:-1])} and {told[-1]}"
+        return f"{listed}.", f"{COUNTS[len(told) - 1]} things: {listed}."
 
     @property
     def caption(self) -> str:
-        """Six words and a full stop, e.g. "red star jumps over blue box."."""
-        subject = f"{COLOURS[self.subject_colour]} {SUBJECTS[self.subject]}"
-        return f"{subject} {RELATIONS[self.relation]} {COLOURS[self.object_colour]} {OBJECTS[self.object]}."
+        """The first way to tell it."""
+        return self.captions[0]
 
-
-def scene(index: int) -> Scene:
-    """The scene of number `index` (0 to 12,287) in the order of the attributes, the object changing fastest."""
-    return Scene(*(int(value) for value in np.unravel_index(index, SIZES)))
-
-
-def held_out(scene: Scene) -> bool:
-    """Whether the caption is kept out of training: one *combination* of the five attributes in eight.
-
-    The rule is a linear congruence. Whatever two attributes are fixed, the others still take it through every residue:
-    each attribute value and each pair appears in training: a held-out caption is new as a combination only.
-    """
-    mixed = scene.subject_colour + 3 * scene.subject + 2 * scene.relation + 5 * scene.object_colour + scene.object
-    return mixed % 8 == 0
-
-
-@cache
-def split_indices(split: Split) -> Int[np.ndarray, " scene"]:
-    """Numbers of the scenes in a split, ascending: 10,752 for training, 1,536 held out, 12,288 in all."""
-    if split == "all":
-        return np.arange(COUNT)
-    wanted = split == "held_out"
-    return np.array([index for index in range(COUNT) if held_out(scene(index)) == wanted])
+    @property
+    def split(self) -> Split:
+        """The split that it belongs to; "style" shares its scenes with training."""
+        if any(thing.held_out for thing in self.things):
+            return "held_out"
+        return "length" if self.relation is None and len(self.things) == UNSEEN_LENGTH else "train"
 
 
 def draw_scenes(rng: np.random.Generator, n: int = PANELS, split: Split = "train") -> tuple[Scene, ...]:
-    """`n` different scenes of one split, in the order of their panels; a colour or a shape may repeat among them."""
-    return tuple(scene(int(index)) for index in rng.choice(split_indices(split), size=n, replace=False))
+    """`n` scenes of one split, in the order of their panels, no two alike; words may repeat among them."""
+    wanted = "train" if split == "style" else split
+    scenes: list[Scene] = []
+    while len(scenes) < n:
+        scene = _any_scene(rng, wanted)
+        if scene.split == wanted and scene not in scenes:
+            scenes.append(scene)
+    return tuple(scenes)
+
+
+def tell(rng: np.random.Generator, scenes: Sequence[Scene]) -> list[str]:
+    """One caption of each scene, either way with equal chance."""
+    return [scene.captions[rng.integers(2)] for scene in scenes]
+
+
+def _any_scene(rng: np.random.Generator, split: str) -> Scene:
+    """A relation or a list with equal chance; of a list, every length that the split has with equal chance."""
+    if split != "length" and rng.random() < 0.5:
+        shapes = int(rng.integers(len(SUBJECTS))), len(SUBJECTS) + int(rng.integers(len(OBJECTS)))
+        relation = RELATIONS[rng.integers(len(RELATIONS))]
+        return Scene(tuple(Thing(int(rng.integers(len(COLOURS))), shape) for shape in shapes), relation)
+    lengths = [count for count in range(1, MOST + 1) if (count == UNSEEN_LENGTH) == (split == "length")]
+    listed = rng.choice(len(THINGS), size=lengths[rng.integers(len(lengths))], replace=False)
+    return Scene(tuple(Thing(int(rng.integers(len(COLOURS))), int(shape)) for shape in listed))
+
+
+def words() -> list[str]:
+    """Every word of a caption, as it opens an answer and as it follows a space."""
+    opening = {*COLOURS, *COUNTS, "only"}
+    told = " ".join((*THINGS, *DOING.values(), *RELATIONS, "things with it stands alone and"))
+    return sorted({*opening, *(f" {word}" for word in (*opening, *told.split()))})

@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from experiments.testbed.draw import PANEL_SIDE, draw_strip
+from experiments.testbed.draw import draw_strip
 from experiments.testbed.scenes import PANELS, Split, draw_scenes
-from gaze.pictures.strips import Strip
-from gaze.testbed import CHECKPOINT as CHECKPOINT  # where it used to be
+from gaze.pictures.strips import Caption, Strip
 
 
 def draw_strips(seed: int, purpose: str, count: int, split: Split = "held_out", panels: int = PANELS) -> list[Strip]:
-    """Returns `count` strips for one purpose; by default each caption is a combination that training never showed.
+    """Returns `count` strips for one purpose; by default each panel holds words that training never showed together.
 
     The seed and the purpose together make the strips: two purposes share none.
     """
@@ -17,6 +16,7 @@ def draw_strips(seed: int, purpose: str, count: int, split: Split = "held_out", 
     for number in range(count):
         rng = np.random.default_rng([seed, number, *purpose.encode()])
         scenes = draw_scenes(rng, panels, split)
-        captions = tuple(scene.caption for scene in scenes)
-        strips.append(Strip(f"{purpose}-{seed}-{number}", draw_strip(scenes, rng), (PANEL_SIDE,) * panels, captions))
+        image = draw_strip(scenes, rng, split)
+        captions = tuple(Caption(scene.captions[0], scene.captions[1:]) for scene in scenes)
+        strips.append(Strip(f"{purpose}-{seed}-{number}", image, (image.width // panels,) * panels, captions))
     return strips

@@ -32,7 +32,7 @@ def gaze(monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
 
 @pytest.fixture(scope="session")
 def strip() -> Strip:
-    return draw_strips(5, "test", 1)[0]
+    return draw_strips(7, "sample", 4)[3]
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def strips() -> list[Strip]:
 
 
 def run(strips: list[Strip], mesh: tuple[int, int] | None) -> tuple[Mass, list[list[int]]]:
-    model, processor = open_model("testbed", "float32", None if mesh is None else make_mesh(*mesh))
+    model, processor = open_model("testbed-sparse", "float32", None if mesh is None else make_mesh(*mesh))
     requests = [
         Request(strip, HEADS, schedule([(0, panel), (4, 1 - panel)], 5)) for strip in range(5) for panel in (0, 1)
     ]

@@ -15,8 +15,8 @@ def test_examples(capsys, monkeypatch):
     names = {}
     exec(compile(look, "gaze/README.md", "exec"), names)
     *_, said = capsys.readouterr().out.strip().splitlines()
-    assert said == "green moon jumps over orange house."
+    assert said == "red house with red star running to it."
     names["strips"] = draw_strips(0, "readme", 1, panels=3)
     monkeypatch.setattr(learned_masks, "learn_mask", partial(learned_masks.learn_mask, steps=2, batch=2))
     exec(compile(learn, "gaze/README.md", "exec"), names)
-    assert len(names["mask"].heads) <= 48
+    assert len(names["mask"].heads) <= 96

@@ -75,7 +75,7 @@ def draw(order: Order, seed: int) -> Image.Image:
     size = (COLUMNS * SIDE * SCALE, ROWS * SIDE * SCALE)
     image = Image.new("RGB", size, tuple(rng.integers(205, 253, size=3).tolist()))
     cells = rng.permutation(ROWS * COLUMNS)
-    pen = Pen(ImageDraw.Draw(image), (0.0, 0.0), False)
+    pen = Pen(ImageDraw.Draw(image), "thin")
     for place, thing in enumerate(order):
         own = np.random.default_rng([seed, place, thing])
         colour, shape = NAMES[thing].split(" ")

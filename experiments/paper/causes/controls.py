@@ -17,6 +17,7 @@ from experiments.paper.causes.causal_map import looks
 from experiments.paper.causes.head_sets import head_sets
 from experiments.run.records import Row
 from experiments.run.run import Run
+from experiments.run.settings import PAPER_STRENGTH
 from experiments.run.summaries import Among, ConditionRow, Share, among, clusters, numbered_draws, shared
 from experiments.run.summaries import controls as control_condition
 from gaze.heads import HeadSet
@@ -28,7 +29,7 @@ CHOICE, STRIPS = 2, 6
 """Strips to choose strengths on, and to measure on."""
 STRENGTHS = (2.0, 5.0, 10.0, 100.0, 10_000.0)
 SETTINGS = ("single", "best", "dose")
-"""The run's one strength for all, as the paper compares; each set's best; as much attention moved as the gaze heads move."""
+"""One strength for all, the paper's unless another is given; each set's best; as much attention moved as the gaze heads move."""
 
 
 class MovedRow(TypedDict):
@@ -122,7 +123,11 @@ def strengths(run: Run) -> dict[str, list[float]]:
 
     depends = (run.digests(strips), [heads.heads for heads in sets], best[0], attention.ROUNDS)
     found = run.saved(run.folder / NAME / "dose.npz", equal, *depends)["strength"].tolist()
-    return {"single": [run.settings.strength] * len(sets), "best": best, "dose": [best[0], *found[1:]]}
+    return {
+        "single": [run.settings.strength or PAPER_STRENGTH] * len(sets),
+        "best": best,
+        "dose": [best[0], *found[1:]],
+    }
 
 
 def moved(run: Run, chosen: Mapping[str, Sequence[float]]) -> Float[np.ndarray, "setting set key"]:

@@ -9,12 +9,16 @@ from gaze.report.html import Cell, Chapter, Cover
 ON_COVER = ("e5_static", "e7_sweeps", "e10_causes")
 """The chapters whose conclusions stand on the cover: steering beside its controls, and what became of each claim."""
 
-TESTBED = (
-    "The model in this report is the testbed, a small Qwen3-VL that was trained from scratch on drawn comic strips. Its training "
-    "encouraged sparsity: every head that looked at the picture had to pay a price. So it has few gaze heads because it was "
-    "trained to have few. The results show that the method works, on a model whose strips are known to the last object; they say "
-    "nothing about Qwen’s own weights."
-)
+TRAINED = {
+    "testbed": "The model in this report is the testbed, a small Qwen3-VL that was trained from scratch on drawn comic strips, "
+    "to predict the next word of the answers to questions about them, and nothing else: nothing in its training says which heads "
+    "look, how many, or that any do. The results show what came of that in a model whose strips are known to the last object; "
+    "they say nothing about Qwen’s own weights.",
+    "testbed-sparse": "The model in this report is the sparse testbed, a small Qwen3-VL that was trained from scratch on drawn "
+    "comic strips. Its training encouraged sparsity: every head that looked at the picture had to pay a price. So it has few "
+    "gaze heads because it was trained to have few. The results show that the method works, on a model whose strips are known to "
+    "the last object; they say nothing about Qwen’s own weights.",
+}
 OTHER = "The model in this report, {model}, is measured as it was published. Nothing was trained for this report."
 QUESTION = (
     "When a model is asked about one panel of a comic strip, a few of its attention heads look at that panel: its gaze heads. "
@@ -29,7 +33,7 @@ def cover(run: Run, chapters: Sequence[Chapter], absent: Mapping[int, str]) -> C
     Args:
       absent: number and title of the chapters that are not part of this run.
     """
-    trained = TESTBED if run.settings.model == "testbed" else OTHER.format(model=run.settings.model)
+    trained = TRAINED.get(run.settings.model, OTHER.format(model=run.settings.model))
     return Cover(
         "What a vision-language model looks at, it describes",
         "A few attention heads look at what is being described. This report finds them, steers them, and counts what "
@@ -55,7 +59,7 @@ def _facts(run: Run) -> list[tuple[str, Cell]]:
             f"{given.evaluation} to evaluate on",
         ),
         ("judge", run.judge.name),
-        ("steering", f"{given.mode}, strength {given.strength:,g}, {given.bias}"),
+        ("steering", f"{given.mode}, strength {run.strength():,g}, {given.bias}"),
         ("random draws", given.draws),
         ("seed", given.seed),
     ]

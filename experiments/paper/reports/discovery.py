@@ -83,8 +83,8 @@ class ScoreRow(NullRow):
 class CurveRow(Measured):
     """The numbers of a count of heads."""
 
-    name: str
     k: int
+    strength: float
 
 
 class DiscoveryResults(Provenance):

@@ -50,10 +50,12 @@ def report(results: DynamicResults, number: int, name: str, title: str) -> Chapt
 
 
 def _conclusion(results: DynamicResults) -> str:
-    gaze, alone = (results["conditions"][name]["readings"]["segment"] for name in ("gaze, first token", "unsteered"))
-    random, moved = results["drawn"]["random, first token"]["readings"]["segment"], results["moved"]
+    soft = "words" if results["verbatim"] else "segment"
+    gaze, alone = (results["conditions"][name]["readings"][soft] for name in ("gaze, first token", "unsteered"))
+    random, moved = results["drawn"]["random, first token"]["readings"][soft], results["moved"]
     between = (
-        f"When the gaze heads move from panel to panel, {percent(gaze['accuracy'])} of the segments describe their panel, "
+        f"When the gaze heads move from panel to panel, {percent(gaze['accuracy'])} of the segments describe their panel "
+        f"({READINGS[soft]}), "
         f"against {percent(random['mean']['value'])} with random heads and {percent(alone['accuracy'])} without steering"
     )
     if moved is None:

@@ -22,6 +22,7 @@ from experiments.run.formatting import (
     share,
 )
 from experiments.run.summaries import Among, Counted, EstimateRow, OutcomeCounts, Provenance
+from experiments.testbed.testbeds import TESTBEDS
 from gaze.report import plots
 from gaze.report.html import Cell, Chapter, Compared, Plot, Table
 
@@ -30,8 +31,10 @@ NAMES_IT = "answers that name the object"
 KINDS: dict[str, tuple[str, plots.Role]] = {
     "gaze": ("{k} gaze heads", "gaze"),
     "random": ("random heads, layers matched", "random"),
-    "paper": ("random heads, the paper's way", "random"),
     "all": ("all {all} heads", "all"),
+    "gaze, paper": ("{k} gaze heads, the paper's strength", "gaze"),
+    "paper": ("random heads, the paper's way and strength", "random"),
+    "all, paper": ("all {all} heads, the paper's strength", "all"),
     "unsteered": ("left alone: one answer for all boxes", "unsteered"),
 }
 COMPARED = ("gaze", "random", "paper", "unsteered")
@@ -96,7 +99,7 @@ def chapter(
       tokens: where the classes of boxes by their image tokens begin.
       examples: figures by the name of the picture.
     """
-    found, drawn_here = results["conditions"], results["photos"] == "testbed"
+    found, drawn_here = results["conditions"], results["photos"] in TESTBEDS
     picture = "drawing of single objects" if drawn_here else "photograph"
     sizes = [one for one in SIZES if one in results["boxes"]]
     classes = {
@@ -120,7 +123,7 @@ def chapter(
             Compared(
                 f"{one} objects, gaze heads; others (8B, COCO val2017)",
                 "; ".join(PAPER[one]),
-                f"{percent(_by_paper(found['gaze'], one))}; {percent(_by_paper(found['random'], one))}",
+                f"{percent(_by_paper(found['gaze, paper'], one))}; {percent(_by_paper(found['paper'], one))}",
             )
             for one in (*sizes, "all")
         ],
@@ -143,7 +146,8 @@ def _findings(results: NaturalResults, sizes: Sequence[str]) -> list[str]:
     return [
         f"With the gaze heads on the box of an object, the model names it in {share(gaze)} of {gaze['n']} answers about "
         f"{results['pictures']} pictures; with random heads of the same layers {drawn(placed)} over "
-        f"{len(placed['accuracies'])} draws; with all heads {percent(found['all']['accuracy'])}.",
+        f"{len(placed['accuracies'])} draws; with all heads {percent(found['all']['accuracy'])}. Each kind is steered at its own "
+        f"best strength, chosen on strips: {gaze['strength']:g}, {random['strength']:g} and {found['all']['strength']:g}.",
         "By the paper's counting, where an answer that equals the unsteered one is a miss, it is "
         f"{share(gaze['by_paper'])}, {drawn(random['by_paper']['against'])} and "
         f"{percent(found['all']['by_paper']['accuracy'])}.",

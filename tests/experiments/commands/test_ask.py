@@ -9,11 +9,16 @@ import pytest
 from PIL import Image
 
 from experiments.commands.cli import MODES
-from gaze.pictures.strips import Strip
+from gaze.pictures.strips import Strip, wordings
 from gaze.prompts import DISCOVERY, STATIC, fill
 from gaze.steering import masks
 
 Command = Callable[..., int]
+
+
+def told(strip: Strip) -> list[str]:
+    """The lines that tell what the fourth panel shows."""
+    return [f"{wording}\n" for wording in wordings(strip.captions[3])]
 
 
 def test_modes_are_those_of_the_library() -> None:
@@ -24,7 +29,7 @@ def test_answers_about_the_panel_it_is_asked_for(
     gaze: Command, picture: Path, strip: Strip, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert gaze("ask", picture, fill(DISCOVERY, 3)) == 0
-    assert capsys.readouterr().out == strip.captions[3] + "\n"
+    assert capsys.readouterr().out in told(strip)
 
 
 @pytest.mark.parametrize("place", ["4", "192,0,256,64"])
@@ -34,7 +39,9 @@ def test_looks_where_it_is_told(
     assert gaze("ask", picture, STATIC) == 0
     alone = capsys.readouterr().out
     assert gaze("ask", picture, STATIC, "--look-at", place) == 0
-    assert capsys.readouterr().out == strip.captions[3] + "\n" != alone
+    said = capsys.readouterr().out
+    assert said in told(strip)
+    assert said != alone
 
 
 @pytest.mark.parametrize(

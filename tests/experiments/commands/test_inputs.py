@@ -128,8 +128,8 @@ def test_strengths_that_cannot_be(
 def files(tmp_path: Path) -> Path:
     """Head sets: a ranking of all heads, one of other weights, and one that is as it should be."""
     heads = HeadSet.load(CHECKPOINT / "heads.json")
-    everything = tuple((layer, head) for layer in range(6) for head in range(8))
-    HeadSet(everything, tuple(1 - n / 48 for n in range(48)), "gaze").save_ranking(tmp_path / "ranking.json")
+    everything = tuple((layer, head) for layer in range(8) for head in range(12))
+    HeadSet(everything, tuple(1 - n / 96 for n in range(96)), "gaze").save_ranking(tmp_path / "ranking.json")
     HeadSet(heads.heads, model="other/model", revision="0123456789abcdef").save(tmp_path / "other.json")
     HeadSet(heads.heads).save(tmp_path / "good.json")
     return tmp_path
@@ -137,7 +137,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("ranking", "ranks 48 of 48 heads"), ("other", "has heads of other/model with the weights 0123456789abcdef")],
+    [("ranking", "ranks 96 of 96 heads"), ("other", "has heads of other/model with the weights 0123456789abcdef")],
 )
 def test_heads_that_are_no_choice_or_another_models(
     gaze: Command, files: Path, picture: Path, capsys: pytest.CaptureFixture[str], name: str, words: str

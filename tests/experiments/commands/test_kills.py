@@ -14,11 +14,11 @@ from experiments.paper.experiment import experiment
 from experiments.run.run import Run
 from experiments.run.settings import presets
 from gaze.heads import HeadSet
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 from qwen3vl_jax.files.write import write_json
 
 SETTINGS = replace(
-    presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, k=2, static=8, brief=8
+    presets("testbed-sparse"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, k=2, static=8, brief=8
 )
 NAMES = ("e1_discovery", "e5_static")
 
@@ -108,7 +108,7 @@ def test_killed_at_any_write_it_ends_the_same(
 
 
 def test_other_heads_in_the_same_file_give_other_numbers(whole: Path, opened: Run, tmp_path: Path) -> None:
-    best = HeadSet.load(CHECKPOINT / "heads.json").heads
+    best = HeadSet.load(SPARSE / "heads.json").heads
     folder, file, found = tmp_path / "run", tmp_path / "h.json", []
     for heads in (best[:6], ((0, 0), (0, 1)), best[:6]):
         HeadSet(heads).save(file)

@@ -13,12 +13,22 @@ from experiments.commands.runner import perform
 from experiments.paper import EXPERIMENTS as NAMES
 from experiments.paper.e7_sweeps import WORDINGS
 from experiments.paper.experiment import experiment
+from experiments.run.folder import is_leftover
 from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.run.settings import Settings, presets
 
 SETTINGS = replace(
-    presets("testbed"), panels=3, discovery=2, selection=2, evaluation=2, draws=1, images=2, k=2, static=8, narration=24
+    presets("testbed-sparse"),
+    panels=3,
+    discovery=2,
+    selection=2,
+    evaluation=2,
+    draws=1,
+    images=2,
+    k=2,
+    static=8,
+    narration=24,
 )
 
 LITTLE = {
@@ -60,6 +70,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in NAMES:
         perform(experiment(name), run)
     return folder
+
+
+def test_what_a_kill_leaves_of_any_file_is_known(whole: Path) -> None:
+    drawn = {"checkpoint", "pictures", "weights"}  # folders that are written whole
+    written = [path for path in whole.rglob("*.*") if path.is_file() and not drawn & {*path.relative_to(whole).parts}]
+    assert len({path.name for path in written}) > 20
+    unknown = {path.name for path in written if not is_leftover(path.with_name(f".{path.name}.partial-0123abcd"))}
+    assert unknown == {".lock"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

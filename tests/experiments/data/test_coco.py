@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from experiments.data.coco import Instances, names_object, read_coco, size_class
 from experiments.data.synonyms import SYNONYMS
 from experiments.testbed.coco import write_coco
-from experiments.testbed.scattered import draw_scattered
+from experiments.testbed.scattered import draw_held_out
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.images import TURNS
 
@@ -353,7 +353,7 @@ def test_the_testbed_reads_back_what_it_wrote(tmp_path):
     assert len(found.photos) == 4
     assert found.skipped == []
     for photo, sizes in zip(found.photos, found.sizes, strict=True):
-        image, things = draw_scattered(np.random.default_rng([3, int(photo.name) - 1, *b"coco"]))
+        image, things = draw_held_out(np.random.default_rng([3, int(photo.name) - 1, *b"coco"]))
         assert photo.image == image
         kept = [one for one in things if (one.box[2] - one.box[0]) * (one.box[3] - one.box[1]) >= 750]
         assert photo.boxes == tuple(one.box for one in kept)

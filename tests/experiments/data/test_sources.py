@@ -395,7 +395,9 @@ def test_the_testbed_draws_its_own():
 
 @pytest.mark.parametrize("spec", ["", "folder", "folder:", "pile:/tmp", "testbed:5", "/some/where", "comics"])
 def test_a_wrong_spec_says_what_would_be_right(spec):
-    with pytest.raises(InputError, match=r"give testbed, folder:PATH, comics:PATH or hub:NAME\[@SPLIT\]"):
+    with pytest.raises(
+        InputError, match=r"give testbed, testbed-sparse, folder:PATH, comics:PATH or hub:NAME\[@SPLIT\]"
+    ):
         open_source(spec, 0, {})
 
 

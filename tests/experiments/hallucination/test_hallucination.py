@@ -74,7 +74,7 @@ def little_chunks() -> Iterator[None]:
 
 
 def run(places: Path, out: Path) -> None:
-    hallucination("testbed", places / "pope", f"{places / 'annotations'},{places / 'images'}", out, GIVEN)
+    hallucination("testbed-sparse", places / "pope", f"{places / 'annotations'},{places / 'images'}", out, GIVEN)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_arms_stand_beside_the_plain_model(
     folder = tmp_path / "run"
     given = ["--coco", f"{places / 'annotations'},{places / 'images'}", "--pope", places / "pope", "--images", 2]
     given += [part for arm in ARMS for part in ("--arm", arm)]
-    assert gaze("hallucination", "testbed", *given, "--out", folder) == 0
+    assert gaze("hallucination", "testbed-sparse", *given, "--out", folder) == 0
     raw = json.loads((folder / "results.json").read_text())
     results = TypeAdapter(HallucinationResults).validate_python(raw, strict=True)
     pope, chair = results["pope"], results["chair"]
@@ -198,7 +198,7 @@ def test_arms_stand_beside_the_plain_model(
     assert "a mere shift" in page
     before = contents(folder)
     monkeypatch.setattr(collect, "answer", lambda *given: pytest.fail("asked again"))
-    assert gaze("hallucination", "testbed", *given, "--out", folder) == 0
+    assert gaze("hallucination", "testbed-sparse", *given, "--out", folder) == 0
     assert contents(folder) == before
 
 
@@ -259,7 +259,7 @@ def test_other_questions_drop_what_others_gave(
     for row in rows:
         row["text"] = row["text"].replace("image?", "imange?")
     (pope / "other_random.json").write_text(lines(rows))
-    hallucination("testbed", pope, f"{places / 'annotations'},{places / 'images'}", folder, GIVEN)
+    hallucination("testbed-sparse", pope, f"{places / 'annotations'},{places / 'images'}", folder, GIVEN)
     assert "other settings, heads, pictures or weights gave" in capsys.readouterr().err
     found = json.loads((folder / "results.json").read_text())["pope"]
     assert found["files"][0]["typos"] == 8
@@ -294,7 +294,7 @@ def test_what_cannot_be_used_is_one_sentence(
 ) -> None:
     out = tmp_path / "run"
     given = [option.format(places=places) for option in options]
-    assert gaze("hallucination", "testbed", *given, "--out", out) == 2
+    assert gaze("hallucination", "testbed-sparse", *given, "--out", out) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert fault in last
     assert not (out / "results.json").exists()

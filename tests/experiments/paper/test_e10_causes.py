@@ -14,13 +14,13 @@ from experiments.paper.causes import answers, attention, causal_map, controls, h
 from experiments.paper.causes.claims import SIZE_OF_GAZE, claims
 from experiments.paper.reports import causes as causes_report
 from experiments.run.run import Run
-from experiments.run.settings import presets
+from experiments.run.settings import PAPER_STRENGTH, presets
 from experiments.testbed.broken import scrambled, write
 from gaze.heads import HeadSet
 from gaze.report.html import Cover, write_report
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 
-SETTINGS = replace(presets("testbed"), panels=3, discovery=4, selection=2, evaluation=2, k=2, static=9)
+SETTINGS = replace(presets("testbed-sparse"), panels=3, discovery=4, selection=2, evaluation=2, k=2, static=9)
 LITTLE = {
     "causal_map.MOST_HEADS": 6,
     "causal_map.STRENGTHS": (5.0, 10_000.0),
@@ -38,7 +38,7 @@ LITTLE = {
     "learned.BATCH": 8,
     "learned.STRIPS": 2,
 }
-KNOWN = set(HeadSet.load(CHECKPOINT / "heads.json").heads)
+KNOWN = set(HeadSet.load(SPARSE / "heads.json").heads)
 
 COMPARED = ("The gaze heads steer more", "Cut off")
 """How claims against other sets begin."""
@@ -119,7 +119,7 @@ def test_every_set_has_its_best_strength_of_other_strips(run, results):
         assert best == min(one for one in shares if shares[one] == max(shares.values()))
     assert {row["strip"].split("-")[0] for row in run.answers(f"{causes.NAME}/sets")} == {"evaluation"}
     assert {row["strip"].split("-")[0] for row in run.answers(f"{causes.NAME}/sets/choice")} == {"selection"}
-    assert of_sets(results, "single")["all"]["strengths"] == [SETTINGS.strength]
+    assert of_sets(results, "single")["all"]["strengths"] == [PAPER_STRENGTH]
 
 
 def test_equal_dose_is_equal(results):

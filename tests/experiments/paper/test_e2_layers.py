@@ -40,11 +40,11 @@ from experiments.run.models import ModelFacts
 from experiments.run.records import Records
 from experiments.run.run import Run
 from experiments.run.settings import presets
-from experiments.testbed.strips import draw_strips
+from experiments.testbed.sparse.strips import draw_strips
 from experiments.testbed.wordings import LETTERS as WORDINGS
 from gaze.heads import HeadSet
 from gaze.prompts import LETTER
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 from qwen3vl_jax.config import Config
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.model import Qwen3VL
@@ -62,13 +62,13 @@ def strips():
 @pytest.fixture(scope="module")
 def prober(strips):
     """A small model with random weights that reads like the testbed."""
-    raw = json.loads((CHECKPOINT / "config.json").read_text())
+    raw = json.loads((SPARSE / "config.json").read_text())
     raw["text_config"] |= {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     raw["text_config"]["num_key_value_heads"] = 1
     raw["vision_config"] |= {"hidden_size": 32, "intermediate_size": 32, "depth": 2, "num_heads": 2}
     raw["vision_config"] |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0]}
     model = Qwen3VL(Config.from_dict(raw), nnx.Rngs(0))
-    return Prober.make(model, Processor.load(CHECKPOINT), [questions(order) for order in ALL], strips)
+    return Prober.make(model, Processor.load(SPARSE), [questions(order) for order in ALL], strips)
 
 
 def test_questions_name_the_order_they_count_in():
@@ -226,9 +226,9 @@ def test_orders_of_telling():
 @pytest.fixture
 def run(tmp_path):
     """A run whose model has spoken: everything is saved, as if `collect` had run, and there is no model to be opened."""
-    run = Run(tmp_path / "run", replace(presets("testbed"), discovery=10, selection=6, evaluation=10, draws=3))
+    run = Run(tmp_path / "run", replace(presets("testbed-sparse"), discovery=10, selection=6, evaluation=10, draws=3))
     run.__dict__["_facts"] = ModelFacts(weights="", stamp=None, revision="planted", layers=LAYERS, heads=4)
-    HeadSet(((4, 1), (2, 0), (4, 3)), (0.3, 0.2, 0.1), "gaze", "testbed").save(run.folder / "heads.json")
+    HeadSet(((4, 1), (2, 0), (4, 3)), (0.3, 0.2, 0.1), "gaze", "testbed-sparse").save(run.folder / "heads.json")
     pushes = {"reverse": 2 / 3, "other": 1 / 9, "places": 1, "back reverse": 1 / 3, "back places": 1}
     pushes |= {"selection reverse": 1, "selection places": 1 / 9}
     pushes |= {f"random{kind} {draw}": draw / 9 for draw in range(3) for kind in ("", " places")}

@@ -12,16 +12,27 @@ from experiments.run.run import Run
 from experiments.run.settings import Settings
 from gaze.discovery.narration_attention import attended, by_line, line_mass, watch
 from gaze.discovery.scores import gaze_score
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 
 PANELS, DRAWS = 6, 2
-SETTINGS = Settings(segment=7, static=16, narration=76, discovery=2, evaluation=3, draws=DRAWS, heads="shipped")
+SETTINGS = Settings(
+    model="testbed-sparse",
+    strips="testbed-sparse",
+    strength=10_000.0,
+    segment=7,
+    static=16,
+    narration=76,
+    discovery=2,
+    evaluation=3,
+    draws=DRAWS,
+    heads="shipped",
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("run"), SETTINGS)
-    (run.folder / "heads.json").write_bytes((CHECKPOINT / "heads.json").read_bytes())
+    (run.folder / "heads.json").write_bytes((SPARSE / "heads.json").read_bytes())
     e1_discovery.attend(run, "attention", run.pictures("discovery"))
     e1_discovery.ranking(run, gaze_score(e1_discovery.mass(run)), "gaze").save(run.folder / "ranking.json")
     e3_trajectories.collect(run)
@@ -52,7 +63,12 @@ def test_gaze_heads_draw_a_staircase_and_random_heads_none(results):
 def test_results_are_plain_and_name_where_they_come_from(run, results):
     assert json.dumps(results, allow_nan=False)
     for one in results["narrations"].values():
-        assert (one["model"], one["revision"], one["judge"], one["heads"]) == ("testbed", run.revision, "exact", None)
+        assert (one["model"], one["revision"], one["judge"], one["heads"]) == (
+            "testbed-sparse",
+            run.revision,
+            "exact",
+            None,
+        )
 
 
 def test_saved_is_what_was_read(run):

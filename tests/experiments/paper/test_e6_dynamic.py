@@ -10,16 +10,26 @@ from experiments.run.run import Run
 from experiments.run.settings import Settings
 from gaze.heads import HeadSet
 from gaze.steering import schedules
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 
 PANELS, SEGMENT, DRAWS, STRIPS = 6, 7, 1, 3
-SETTINGS = Settings(segment=SEGMENT, static=16, narration=76, discovery=2, evaluation=STRIPS, draws=DRAWS)
+SETTINGS = Settings(
+    model="testbed-sparse",
+    strips="testbed-sparse",
+    strength=10_000.0,
+    segment=SEGMENT,
+    static=16,
+    narration=76,
+    discovery=2,
+    evaluation=STRIPS,
+    draws=DRAWS,
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("run"), SETTINGS)
-    (run.folder / "heads.json").write_bytes((CHECKPOINT / "heads.json").read_bytes())
+    (run.folder / "heads.json").write_bytes((SPARSE / "heads.json").read_bytes())
     scores = np.linspace(1, 0, 48)
     HeadSet((*np.ndindex(6, 8),), (*scores.tolist(),), "made up").save(run.folder / "ranking.json")
     e6_dynamic.collect(run)
@@ -90,7 +100,7 @@ def test_readings_are_of_what_was_said(run):
 def test_results_are_plain_and_name_where_they_come_from(run, results):
     assert json.dumps(results, allow_nan=False)
     for name, one in results["conditions"].items():
-        assert (one["model"], one["revision"], one["judge"]) == ("testbed", run.revision, "exact")
+        assert (one["model"], one["revision"], one["judge"]) == ("testbed-sparse", run.revision, "exact")
         assert (one["heads"] is None) == (name == "unsteered")
         for reading in one["readings"].values():
             counted = reading["outcomes"]

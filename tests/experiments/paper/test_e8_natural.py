@@ -17,18 +17,18 @@ from gaze.heads import HeadSet
 from gaze.pictures.strips import Photo
 from gaze.prompts import PART_OBJECT
 from gaze.report.html import Cover, write_report
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 from qwen3vl_jax.errors import InputError
 
 IMAGES, DRAWS = 6, 2
-SETTINGS = replace(presets("testbed"), images=IMAGES, draws=DRAWS, brief=6)
+SETTINGS = replace(presets("testbed-sparse"), images=IMAGES, draws=DRAWS, brief=6, strength=10_000.0)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run in a folder that knows its heads already."""
     reopened = Run(tmp_path_factory.mktemp("natural") / "run", SETTINGS)
-    heads = HeadSet.load(CHECKPOINT / "heads.json")
+    heads = HeadSet.load(SPARSE / "heads.json")
     heads.save(reopened.folder / "heads.json")
     ranking(reopened, heads.to_mask(*reopened.shape).astype(np.float64), "gaze").save(reopened.folder / "ranking.json")
     natural.collect(reopened)
@@ -78,7 +78,8 @@ def test_every_box_is_asked_about_under_every_condition(run):
     boxes = {(photo.name, target + 1) for photo in photos for target in range(len(photo))}
     assert len(photos) == IMAGES
     names = {row["condition"] for row in rows}
-    assert names == {"unsteered", "gaze", "random 0", "random 1", "paper 0", "paper 1", "all 0"}
+    drawn = {f"{kind} {draw}" for kind in ("random", "paper") for draw in range(DRAWS)}
+    assert names == {"unsteered", "gaze", "all 0", "gaze, paper 0", "all, paper 0", *drawn}
     for name in names - {"unsteered"}:
         assert [(row["strip"], row["target"]) for row in rows if row["condition"] == name] == sorted(
             boxes, key=lambda box: ([photo.name for photo in photos].index(box[0]), box[1])
@@ -86,7 +87,7 @@ def test_every_box_is_asked_about_under_every_condition(run):
     assert [row["strip"] for row in rows if row["condition"] == "unsteered"] == [photo.name for photo in photos]
     for row in rows:
         assert (row["model"], row["question"], row["seed"], row["revision"]) == (
-            "testbed",
+            "testbed-sparse",
             PART_OBJECT,
             0,
             run.revision,

@@ -89,7 +89,7 @@ def test_every_number_says_where_it_comes_from(run, results):
 def test_scrambling_moves_queries_to_other_layers_and_nothing_else(run):
     whole = stored(CHECKPOINT)
     mixed = stored(checkpoints.weights_folder(run, "scrambled"))
-    layers, heads, width = 6, 8, 32
+    layers, heads, width = 8, 12, 24
     changed = {name for name in whole if not np.array_equal(whole[name], mixed[name])}
     assert changed == {QUERIES.format(layer) for layer in range(layers)}
 

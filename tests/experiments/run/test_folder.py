@@ -27,7 +27,8 @@ OLD = {"model": "testbed", "dtype": None, "strips": "testbed", "discovery_strips
 OLD |= {"discovery": 60, "selection": 24, "evaluation": 60, "heads": None, "k": None, "draws": 10, "strength": 10000.0}
 OLD |= {"mode": "boost_suppress", "precision": "ordered", "segment": 50, "brief": 15, "static": 100, "narration": 300}
 OLD |= {"photos": "testbed", "images": 60, "models": [], "judge": None, "seed": 0}
-"""What the first version wrote."""
+"""What the first version wrote; its testbed is the sparse one now."""
+SPARSE = {name: "testbed-sparse" for name in ("model", "strips", "photos")}
 
 
 def unchecked(**changes: object) -> Settings:
@@ -96,16 +97,16 @@ def test_a_run_of_the_first_version_is_opened_and_told_of_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = written(tmp_path / "run", OLD)
-    open_folder(folder, Settings())
+    open_folder(folder, Settings(**SPARSE))
     assert capsys.readouterr().err == f"{folder} was made by an earlier version: what it holds is made again\n"
     saved = json.loads((folder / "settings.json").read_text())
-    assert (saved["version"], saved["bias"], saved["panels"]) == (SCHEMA, "add", 6)
-    open_folder(folder, Settings())
+    assert (saved["version"], saved["bias"], saved["panels"], saved["strength"]) == (SCHEMA, "add", 6, None)
+    open_folder(folder, Settings(**SPARSE))
     assert capsys.readouterr().err == ""
     uniform = written(tmp_path / "uniform", {**OLD, "precision": "uniform"})
     assert as_saved(uniform, {}).bias == "replace"
     with pytest.raises(InputError, match="holds a run with bias replace instead of add"):
-        open_folder(uniform, Settings())
+        open_folder(uniform, Settings(**SPARSE))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,8 @@ def test_a_run_of_the_first_version_is_opened_and_told_of_once(
         ({**OLD, "k": 2.5}, "k is 2.5"),
         ({**OLD, "models": "a"}, "models is 'a'"),
         ({**OLD, "seed": 1}, "holds a run with seed 1 instead of 0"),
+        ({**OLD, "model": "mine"}, "holds a run with model mine instead of testbed-sparse"),
+        ({**OLD, "strength": 100.0}, r"holds a run with strength 100.0 instead of None"),
     ],
 )
 def test_settings_that_cannot_be_are_named_and_nothing_is_touched(
@@ -133,7 +136,7 @@ def test_settings_that_cannot_be_are_named_and_nothing_is_touched(
     folder = written(tmp_path / "run", content)
     before = (folder / "settings.json").read_bytes()
     with pytest.raises(InputError, match=r"settings\.json|holds a run") as refused:
-        open_folder(folder, Settings())
+        open_folder(folder, Settings(**SPARSE))
     assert message in str(refused.value)
     assert "give another --out" in str(refused.value)
     assert [path.name for path in folder.iterdir()] == ["settings.json"]

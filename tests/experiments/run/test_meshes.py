@@ -19,7 +19,7 @@ def found_and_said(mesh: Mesh | None) -> tuple[np.ndarray, list[np.ndarray]]:
     strips = draw_strips(1, "questions", 3)
     mass = asking.discover(model, processor, strips, [fill(DISCOVERY, panel) for panel in range(6)], batch=2)
     heads = np.zeros(mass.shape[2:4], np.float32)
-    heads[4, [3, 7]] = 1
+    heads[[2, 5, 5, 2], [2, 9, 11, 1]] = 1
     steered = [asking.Request(number, heads, np.array([5 - number], np.int32)) for number in range(3)]
     requests = [asking.unsteered(model, number) for number in range(3)] + steered
     settings = asking.GenerationOptions(Sampling.make(stop=processor.stop_tokens), max_new=6, batch=4, strips=2)

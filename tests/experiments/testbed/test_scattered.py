@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from experiments.testbed.draw import COLOUR_JITTER, RGB
-from experiments.testbed.scattered import HEIGHT, LEAST_BOX, WIDTH, draw_photos, draw_scattered
+from experiments.testbed.lessons import held_out
+from experiments.testbed.scattered import HEIGHT, LEAST_BOX, WIDTH, draw_held_out, draw_photos, draw_scattered
 from experiments.testbed.shapes import SHAPES
 
 
@@ -71,8 +72,17 @@ def test_photos_repeat_with_seed_and_purpose_only():
 
 
 def test_photo_regions_are_the_things_cells_the_largest_first():
-    photo = draw_photos(1, "a", 1)[0]
+    photo = draw_photos(1, "a", 1, draw_scattered)[0]
     _, things = draw_scattered(np.random.default_rng([1, 0, *b"a"]))
     things = sorted(things, key=lambda thing: -thing.area)
     assert photo.captions == tuple(thing.caption for thing in things)
     assert (photo.cells((8, 12), 2) == np.stack([thing.cells.ravel() for thing in things])).all()
+
+
+def test_held_out_things_have_the_colours_that_training_never_gave_them():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        _, things = draw_held_out(rng)
+        assert 2 <= len(things) == len({thing.colour for thing in things}) == len({thing.shape for thing in things})
+        assert all(held_out(thing) for thing in things)
+    assert not all(held_out(thing) for thing in draw_scattered(rng)[1])

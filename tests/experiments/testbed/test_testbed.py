@@ -24,7 +24,7 @@ def test_panel_questions_are_answered() -> None:
     model, processor = open_model("testbed", "float32")
     strips = draw_strips(1, "questions", STRIPS)
     requests = [asking.unsteered(model, number) for number in range(STRIPS)]
-    settings = asking.GenerationOptions(Sampling.make(stop=processor.stop_tokens), max_new=16)
+    settings = asking.GenerationOptions(Sampling.make(stop=processor.stop_tokens), max_new=24)
     hits = []
     for panel in range(6):
         said = asking.answers(model, processor, strips, fill(DISCOVERY, panel), requests, settings)

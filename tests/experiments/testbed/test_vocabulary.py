@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from experiments.testbed import questions
-from experiments.testbed.scenes import COUNT, draw_scenes, scene
+from experiments.testbed.sparse.scenes import COUNT, draw_scenes, scene
 from experiments.testbed.vocabulary import FORMAT_TOKENS, SPECIAL_TOKENS, build_tokenizer, pieces
 from gaze import prompts
 

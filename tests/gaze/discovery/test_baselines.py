@@ -150,7 +150,7 @@ def test_attention_of_the_testbed_cell_by_cell():
     done = []
     # A picture is in a batch twice, one is padded to the size of the other, and the last batch is not full.
     got = image_attention(model, processor, [low, tall, low, tall], QUESTIONS, batch=3, progress=done.append)
-    assert got.mass.shape == got.entropy.shape == (4, 2, 6, 8)
+    assert got.mass.shape == got.entropy.shape == (4, 2, 8, 12)
     assert done == [2] * 4
     asked = processor([processor.chat(QUESTIONS[1])] * 2, [[low.image], [tall.image]])
     seen = np.asarray(keys(model, asked.images, asked.prompt))

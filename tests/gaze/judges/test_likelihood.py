@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from experiments.run.models import open_model
-from experiments.testbed.strips import draw_strips
+from experiments.testbed.sparse.strips import draw_strips
 from gaze.judges.judge import Failed, Item, Judge, calibrate
 from gaze.judges.likelihood import TOKENS, Likelihood, choose, region_bias
 from gaze.pictures.strips import Photo, Strip
@@ -196,7 +196,7 @@ def test_version(judge):
 
 @pytest.fixture(scope="module")
 def testbed():
-    model, processor = open_model("testbed", "float32")
+    model, processor = open_model("testbed-sparse", "float32")
     return Likelihood(model, processor, model_revision(model))
 
 

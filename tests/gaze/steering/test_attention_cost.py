@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from experiments.run.models import open_model
-from experiments.testbed.strips import draw_strips
+from experiments.testbed.sparse.strips import draw_strips
 from gaze.heads import HeadSet
 from gaze.prompts import DISCOVERY, fill
 from gaze.steering.attention_cost import KEYS, alone, shares, steered_shares, taken
 from gaze.steering.engine import Request, discover
 from gaze.steering.masks import SIGNS
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 from qwen3vl_jax.errors import InputError
 
 ROOM = 6
@@ -20,7 +20,7 @@ SAID = [np.array([5, 9, 11, 3], np.int32), np.array([7], np.int32)]
 
 @pytest.fixture(scope="module")
 def testbed():
-    return (*open_model("testbed", None), draw_strips(0, "cost", 2), HeadSet.load(CHECKPOINT / "heads.json"))
+    return (*open_model("testbed-sparse", None), draw_strips(0, "cost", 2), HeadSet.load(SPARSE / "heads.json"))
 
 
 def read(testbed, strength=0.0, said=SAID, question="What is happening here?", **how):

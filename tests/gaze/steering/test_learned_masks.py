@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.run.models import open_model
-from experiments.testbed.strips import draw_strips
+from experiments.testbed.sparse.strips import draw_strips
 from gaze.heads import HeadSet
 from gaze.judges.judge import judge_exact
 from gaze.pictures.strips import Strip
@@ -16,7 +16,7 @@ from gaze.prompts import STATIC
 from gaze.steering import learned_masks
 from gaze.steering.engine import GenerationOptions, Request, answers
 from gaze.steering.learned_masks import LearnedMask, caption_nats, learn_mask
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 from qwen3vl_jax.edits import Edits
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.generation.sampling import Sampling
@@ -29,7 +29,7 @@ FEW = dict(batch=6, steps=25, price=0.003, rate=0.3)
 
 @pytest.fixture(scope="module")
 def library() -> Library:
-    return open_model("testbed", "float32")
+    return open_model("testbed-sparse", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_it_is_the_same_each_time_and_another_with_another_seed(
 
 
 def test_it_uses_only_what_it_may_and_less_at_a_higher_price(library: Library, strips: list[Strip]) -> None:
-    without = 1 - HeadSet.load(CHECKPOINT / "heads.json").to_mask(6, 8)
+    without = 1 - HeadSet.load(SPARSE / "heads.json").to_mask(6, 8)
     free, dear = (
         learn_mask(*library, strips, STATIC, **FEW | dict(price=price), among=without) for price in (0.003, 1.0)
     )

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.testbed import draw
-from experiments.testbed.draw import COLOUR_JITTER, RGB, compose_strip, draw_panel, draw_strip
-from experiments.testbed.scenes import COLOURS, COUNT, OBJECTS, RELATIONS, SUBJECTS, Scene, draw_scenes, scene
+from experiments.testbed.draw import COLOUR_JITTER, RGB, compose_strip
+from experiments.testbed.scenes import COLOURS, OBJECTS, RELATIONS, SUBJECTS
+from experiments.testbed.sparse import draw
+from experiments.testbed.sparse.draw import draw_panel, draw_strip
+from experiments.testbed.sparse.scenes import COUNT, Scene, draw_scenes, scene
 
 
 def pixels(image):
@@ -58,7 +60,7 @@ def test_colours_stay_apart_from_each_other_and_from_the_backdrop():
 def test_each_attribute_shows(monkeypatch):
     """With the jitter off, any other value of any one attribute changes many pixels."""
     monkeypatch.setattr(draw, "POSITION_JITTER", 0.0)
-    monkeypatch.setattr(draw, "COLOUR_JITTER", 0)
+    monkeypatch.setattr("experiments.testbed.draw.COLOUR_JITTER", 0)
     sizes = {
         "subject_colour": len(COLOURS),
         "subject": len(SUBJECTS),

@@ -3,7 +3,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from experiments.testbed.scenes import COUNT, SIZES, Scene, draw_scenes, held_out, scene, split_indices
+from experiments.testbed.sparse.scenes import COUNT, SIZES, Scene, draw_scenes, held_out, scene, split_indices
 
 
 def test_every_scene_has_its_own_caption_of_six_words():

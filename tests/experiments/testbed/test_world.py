@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from experiments.testbed.v2 import draw, lessons
-from experiments.testbed.v2.draw import PLACES, STYLES, UNSEEN_STYLE, draw_panel, draw_strip
-from experiments.testbed.v2.scenes import COLOURS, COUNTS, THINGS, Scene, Thing, draw_scenes, words
-from experiments.testbed.v2.strips import draw_strips
+from experiments.testbed import draw, lessons
+from experiments.testbed.draw import PLACES, STYLES, UNSEEN_STYLE, draw_panel, draw_strip
+from experiments.testbed.scenes import COLOURS, COUNTS, THINGS, Scene, Thing, draw_scenes, words
+from experiments.testbed.strips import draw_strips
 from gaze.judges.judge import judge_exact
 
 SPLITS = ("train", "held_out", "length", "style")

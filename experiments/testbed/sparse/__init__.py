@@ -1,0 +1,1 @@
+"""The testbed that was trained to look with few heads: its recipe and its drawings."""

@@ -1,1 +1,0 @@
-"""The testbed's second recipe: trained on nothing but the next word. Its checkpoint is not shipped yet."""
