@@ -1,4 +1,4 @@
-"""`gaze diagnose`: does a model have gaze heads, which, how stable are they, and what does steering with them cost?"""
+"""`gaze diagnose`: does a model have gaze heads, which, and what does steering with them do and cost?"""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,26 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from experiments.commands.diagnosis import (
-    Diagnosis,
-    GridRow,
-    HeldOut,
-    SpoiltRow,
-    SteeredHead,
-    Strengths,
-    TakenRow,
-)
+from experiments.commands.diagnosis import Diagnosis, GridRow, SpoiltRow, SteeringCost, TakenRow
 from experiments.data.coco import pycocotools
-from experiments.paper import e9_checkpoints as checkpoints
 from experiments.paper.e8_natural import pictures
-from experiments.paper.reports.checkpoints import CheckpointRow, LookRow
-from experiments.paper.steering_study import every_panel
-from experiments.run.conditions import Condition
+from experiments.paper.examination import chosen, examine, report, steered_rows
 from experiments.run.models import source
 from experiments.run.records import Row
 from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
-from experiments.run.summaries import Counted, CountedRate, Rate, Share, estimated, least_sufficient
 from experiments.testbed.scattered import draw_photos
 from experiments.testbed.testbeds import TESTBEDS
 from gaze.discovery.verdict import too_few_panels
@@ -40,9 +28,8 @@ from gaze.steering import attention_cost
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.load.source import open_checkpoint
 
-STRIPS = {"discovery": 16, "selection": 8, "evaluation": 8, "images": 12}
-"""How many strips and photos are enough for a diagnosis."""
-STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0, 10_000.0)
+STRIPS = {"discovery": 16, "selection": 4, "evaluation": 12, "draws": 20, "images": 12}
+"""How many strips, random head sets and photos are enough for a diagnosis, see `experiments.error_rates`."""
 
 
 def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> Diagnosis:
@@ -69,128 +56,48 @@ def diagnose(model: str, out: Path | None, given: dict[str, Any]) -> Diagnosis:
 
 
 def _examined(run: Run) -> Diagnosis:
-    checkpoints.examine(run)
-    found = checkpoints.report(run)
-    verdict, steered = found["verdict"], found["conditions"]
-    taken, spoilt, strips = costs(run), spoiled(run), found["strips"]
+    examine(run)
+    found = report(run)
     return {
-        "model": found["model"],
-        "revision": found["revision"],
+        **found,
         "judge": run.judge.name,
-        "layers": found["layers"],
-        "heads_per_layer": found["heads_per_layer"],
-        "strips": {
-            "source": run.settings.strips,
-            "discovery": strips["discovery"],
-            "held_out": strips["held_out"],
-        },
-        "has_gaze_heads": verdict["has_gaze_heads"],
-        "reason": verdict["reason"],
-        "criteria": [*verdict["criteria"]],
-        "heads": _heads(run, found),
-        "stability": found["stability"],
-        "steering": {
-            "gaze": _short(steered["gaze"]),
-            "random": _short(steered["random"]),
-            "all": _short(steered["all"]),
-            "draws": [*steered["random"]["against"]["accuracies"]],
-            "draws_by_paper": [*steered["random"]["by_paper"]["against"]["accuracies"]],
-        },
-        "strength": strengths(run),
-        "cost": {
-            "prompt": taken["prompt"],
-            "answer": taken["answer"],
-            "steered": spoilt["steered"],
-            "unsteered": spoilt["unsteered"],
-        },
+        "source": run.settings.strips,
+        "cost": costs(run),
         "grid": {"strips": grid(run, run.pictures("evaluation")), "photos": grid(run, _photos(run))},
     }
 
 
-def _heads(run: Run, found: CheckpointRow) -> list[SteeredHead]:
-    looks = {(one["layer"], one["head"]): one for one in found["verdict"]["looks"]}
-    scores = found["scores"]
-    return [
-        {
-            "layer": layer,
-            "head": head,
-            "gaze": scores["gaze"][place],
-            "selectivity": scores["selectivity"][place],
-            "lift": scores["lift"][place],
-            "routing": scores["routing"][place],
-            "held_out": _held_out(looks[layer, head]),
-        }
-        for place, (layer, head) in enumerate(run.heads().heads)
-    ]
-
-
-def _held_out(one: LookRow) -> HeldOut:
-    return {"routing": one["routing"], "lift": one["lift"], "p": one["p"], "gazes": one["gazes"]}
-
-
-def _short(found: Counted) -> CountedRate:
-    return {**_rate(found), "by_paper": _rate(found["by_paper"])}
-
-
-def _rate(found: Share) -> Rate:
-    return {"accuracy": found["accuracy"], "interval": found["interval"], "n": found["n"]}
-
-
-def strengths(run: Run) -> Strengths:
-    """What each strength of steering reaches, and the least that is enough."""
-    strips, heads = run.pictures("evaluation"), run.heads()
-    aims, length = every_panel(strips), run.settings.static
-    conditions = [
-        Condition(f"strength {strength:g}", STATIC, length, aims, heads, strength=strength) for strength in STRENGTHS
-    ]
-    rows = run.judged(strips, run.generate("strengths", strips, conditions))
-    said = [row for row in run.answers(checkpoints.STEERING) if row["condition"] == "unsteered"]
-    alone = run.judged(strips, said)
-    found = [estimated([row for row in rows if row["condition"] == one.name], alone) for one in conditions]
-    points = [*zip(STRENGTHS, found, strict=True)]
-    return {
-        "curve": [{"strength": strength, **_short(one)} for strength, one in points],
-        "enough": least_sufficient(points),
-    }
-
-
-def costs(run: Run) -> dict[str, TakenRow | None]:
-    """Where the attention of the steered heads comes from, by `gaze.steering.attention_cost.ROWS`."""
-    strips, heads, given = run.pictures("evaluation"), run.heads(), run.settings
-    rows = run.answers(checkpoints.STEERING)
-    alone = _said(rows, "unsteered", None)
+def costs(run: Run) -> SteeringCost | None:
+    """Where the attention of the steered heads comes from, and how many answers are none; None if no head looks."""
+    rows, heads = steered_rows(run), chosen(run)
+    if heads is None:
+        return None
+    strips, given, strength = run.pictures("evaluation"), run.settings, rows["gaze"][0]["strength"]
+    targets = range(len(strips[0]))
+    alone = [_tokens(row) for row in rows["unsteered"]]
+    steered = [[_tokens(row) for row in rows["gaze"] if row["target"] == target + 1] for target in targets]
 
     def read(target: int, said: list[np.ndarray], strength: float) -> np.ndarray:
-        how = (given.static, strength, given.mode, given.bias)
+        how = (given.static, strength, given.mode, "add")
         return attention_cost.shares(run.model, run.processor, strips, STATIC, target, said, heads, *how)
 
     def measure() -> dict[str, np.ndarray]:
-        targets = range(len(strips[0]))
         before = [read(target, alone, 0.0) for target in targets]
-        after = [read(target, _said(rows, "gaze", target + 1), run.strength()) for target in targets]
+        after = [read(target, steered[target], strength) for target in targets]
         return {"before": _mean(before), "after": _mean(after)}
 
-    tokens = [row["tokens"] for row in rows]
+    tokens = [row["tokens"] for some in rows.values() for row in some]
     # Answers of one token have no attention of their own.
-    found = run.saved(run.folder / "cost.npz", measure, run.digests(strips), heads, tokens, gaps=("before", "after"))
-    taken = attention_cost.taken(found["before"], found["after"])
-    return {name: cast(TakenRow, asdict(taken[name])) if name in taken else None for name in attention_cost.ROWS}
-
-
-def spoiled(run: Run) -> dict[str, SpoiltRow]:
-    """How many answers are none."""
-    rows = run.answers(checkpoints.STEERING)
-    texts = {
-        name: [row["text"] for row in rows if row["condition"] == condition]
-        for name, condition in (("steered", "gaze"), ("unsteered", "unsteered"))
-    }
+    saved = run.saved(
+        run.folder / "cost.npz", measure, run.digests(strips), heads, strength, tokens, gaps=("before", "after")
+    )
+    taken = attention_cost.taken(saved["before"], saved["after"])
+    shares = {name: cast(TakenRow, asdict(taken[name])) if name in taken else None for name in attention_cost.ROWS}
     return {
-        name: {
-            "empty": float(np.mean([not text for text in some])),
-            "junk": float(np.mean([is_junk(text) for text in some])),
-            "n": len(some),
-        }
-        for name, some in texts.items()
+        "prompt": shares["prompt"],
+        "answer": shares["answer"],
+        "steered": _spoilt(rows["gaze"]),
+        "unsteered": _spoilt(rows["unsteered"]),
     }
 
 
@@ -216,10 +123,17 @@ def _photos(run: Run) -> list[Photo]:
     return draw_photos(given.seed, "evaluation", given.images, TESTBEDS[given.photos].draw_scattered)
 
 
-def _said(rows: Sequence[Row], condition: str, target: int | None) -> list[np.ndarray]:
-    return [
-        np.array(row["tokens"], np.int32) for row in rows if (row["condition"], row["target"]) == (condition, target)
-    ]
+def _tokens(row: Row) -> np.ndarray:
+    return np.array(row["tokens"], np.int32)
+
+
+def _spoilt(rows: Sequence[Row]) -> SpoiltRow:
+    texts = [row["text"] for row in rows]
+    return {
+        "empty": float(np.mean([not text for text in texts])),
+        "junk": float(np.mean([is_junk(text) for text in texts])),
+        "n": len(texts),
+    }
 
 
 def _mean(values: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,63 +4,10 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import TypedDict
 
-from experiments.paper.reports.checkpoints import CriterionRow
-from experiments.paper.reports.discovery import StabilityRow
-from experiments.run.formatting import COUNTING, ON_TARGET, on_target, percent
-from experiments.run.summaries import PLATEAU, CountedRate
+from experiments.paper.examination import ExaminedRow, SteeringRow
+from experiments.run.formatting import COUNTING, ON_TARGET, on_target, percent, plural, share
+from experiments.run.summaries import PLATEAU, Among, Share
 from gaze.steering.attention_cost import KEYS
-
-
-class StripCounts(TypedDict):
-    """Where strips come from, and how many were looked at."""
-
-    source: str
-    discovery: int
-    held_out: int
-
-
-class HeldOut(TypedDict):
-    """How a head looks on strips that did not choose it, see `gaze.discovery.verdict.Look`."""
-
-    routing: float
-    lift: float
-    p: float
-    gazes: bool
-
-
-class SteeredHead(TypedDict):
-    """A head that is steered: its scores on the strips that chose it and on others."""
-
-    layer: int
-    head: int
-    gaze: float
-    selectivity: float
-    lift: float
-    routing: float
-    held_out: HeldOut
-
-
-class SteeringRows(TypedDict):
-    """What steering reaches; `draws` are the accuracies of each draw of random heads."""
-
-    gaze: CountedRate
-    random: CountedRate
-    all: CountedRate
-    draws: list[float]
-    draws_by_paper: list[float]
-
-
-class StrengthRow(CountedRate):
-    """What one strength reaches."""
-
-    strength: float
-
-
-class Strengths(TypedDict):
-    """The least strength that reaches 95 % of what the greatest does; None if that moves no answer to its target."""
-
-    curve: list[StrengthRow]
-    enough: float | None
 
 
 class TakenRow(TypedDict):
@@ -118,80 +65,92 @@ class Grids(TypedDict):
     photos: GridRow
 
 
-class Diagnosis(TypedDict):
+class Diagnosis(ExaminedRow):
     """What `gaze diagnose MODEL --json` prints.
 
-    `revision` is a hash of the model's weights; `criteria` must all hold; `heads` are best first.
+    The criteria of `verdict` are those of `gaze.discovery.verdict`; `source` is where the strips come from. There is no `cost`
+    where no head looks, as none is steered.
     """
 
-    model: str
-    revision: str
     judge: str
-    layers: int
-    heads_per_layer: int
-    strips: StripCounts
-    has_gaze_heads: bool | None
-    reason: str
-    criteria: list[CriterionRow]
-    heads: list[SteeredHead]
-    stability: StabilityRow
-    steering: SteeringRows
-    strength: Strengths
-    cost: SteeringCost
+    source: str
+    cost: SteeringCost | None
     grid: Grids
+
+
+ANSWERS = {
+    "yes": "has gaze heads",
+    "no": "has no gaze heads",
+    "uncertain": "may have gaze heads or not",
+    None: "cannot be diagnosed",
+}
 
 
 def show(found: Diagnosis) -> None:
     """Prints a diagnosis for people."""
-    console = Console()
-    answer = "has gaze heads" if found["has_gaze_heads"] else "has no gaze heads"
-    console.print(f"{found['model']} (weights {found['revision']}) {answer}. {found['reason']}")
-    console.print(_criteria(found), _chosen(found), _steering(found), _costs(found))
+    console, judged = Console(), found["verdict"]
+    console.print(f"{found['model']} (weights {found['revision']}) {ANSWERS[judged['answer']]}. {judged['reason']}")
+    console.print(_criteria(found))
+    if found["heads"]:
+        console.print(_heads(found))
+    if "steering" in found:
+        console.print(_steering(found["steering"], found["asked"]))
+    if found["cost"]:
+        console.print(_costs(found["cost"]))
     for line in remarks(found):
         console.print(line)
 
 
 def _criteria(found: Diagnosis) -> Table:
     strips = found["strips"]
-    title = f"What must hold, on {strips['held_out']} strips that did not choose the heads"
-    table = _table(title, "", "what must hold", "value", "threshold", "holds")
-    for one in found["criteria"]:
-        numbers = (f"{number:.3f}" for number in (one["value"], one["threshold"]))
-        table.add_row(one["about"], one["what"], *numbers, "yes" if one["passed"] else "no")
+    title = f"On {strips['held_out']} strips that did not choose the heads"
+    table = _table(title, "about", "what must lie above its threshold", "value", "95% interval", "threshold", "holds")
+    for one in found["verdict"]["criteria"]:
+        exact = one["low"] == one["value"] == one["high"]
+        reach = "" if exact else f"{one['low']:.3f} to {one['high']:.3f}"
+        state = {"holds": "yes", "fails": "no"}.get(one["state"], one["state"])
+        decides = state if one["about"] != "need" else f"{state}, does not decide"
+        table.add_row(one["about"], one["what"], f"{one['value']:.3f}", reach, f"{one['threshold']:.3f}", decides)
     return table
 
 
-def _chosen(found: Diagnosis) -> Table:
-    stability = found["stability"]
-    table = _table("The heads", "head", "gaze", "lift", "routing", "lift, held out", "routing, held out", "p")
+def _heads(found: Diagnosis) -> Table:
+    columns = ("head", "gaze", "lift", "routing", "lift, held out", "routing, held out")
+    table = _table("The heads that look", *columns)
     for one in found["heads"][:12]:
-        held_out = one["held_out"]
-        scores = (one["gaze"], one["lift"], one["routing"], held_out["lift"], held_out["routing"], held_out["p"])
+        scores = (*(one["scores"][name] for name in ("gaze", "lift", "routing")), one["lift"], one["routing"])
         table.add_row(f"L{one['layer']}H{one['head']}", *(f"{score:.3f}" for score in scores))
+    layers = [one["layer"] for one in found["heads"]]
     table.caption = (
-        f"{len(found['heads'])} of {found['layers'] * found['heads_per_layer']} heads. Halves of the strips agree on "
-        f"{percent(stability['overlap'])} of them, chance is {percent(stability['chance'])}."
+        f"{plural(len(layers), 'head')} of {found['layers'] * found['heads_per_layer']}, in layers {min(layers)} to "
+        f"{max(layers)} of {found['layers']}, chosen on {found['strips']['discovery']} strips."
     )
     return table
 
 
-def _steering(found: Diagnosis) -> Table:
-    steering = found["steering"]
-    draws, by_paper = steering["draws"], steering["draws_by_paper"]
-    table = _table("Answers that describe the target panel", "steered", *ON_TARGET, "answers")
-    names = ("these heads", f"random heads, {len(draws)} draws", "all heads")
-    for label, one in zip(names, (steering["gaze"], steering["random"], steering["all"]), strict=True):
-        table.add_row(label, *on_target(one), str(one["n"]))
+def _steering(steering: SteeringRow, asked: Share) -> Table:
+    found = steering["conditions"]
+    draws, by_paper = (one["against"] for one in (found["random"], found["random"]["by_paper"]))
+    table = _table("Answers that describe the target panel", "heads", "strength", *ON_TARGET, "without them, asked")
+    labels = {"gaze": "these", "random": f"random, {plural(len(draws['accuracies']), 'draw')}", "all": "all"}
+    for kind, label in labels.items():
+        without = share(steering["cut"][kind]) if kind in steering["cut"] else ""
+        table.add_row(label, f"{steering['strengths'][kind]:,g}", *on_target(found[kind]), without)
     table.caption = (
-        f"Single draws of random heads reach {percent(min(draws))} to {percent(max(draws))}, by the paper's counting "
-        f"{percent(min(by_paper))} to {percent(max(by_paper))}. {COUNTING}"
+        f"Each kind at the strength that is its best on other strips. Single draws of random heads reach {drawn_range(draws)}, "
+        f"by the paper's counting {drawn_range(by_paper)}. The last column is about questions that name the panel, of which "
+        f"{share(asked)} are answered when nothing is changed. {COUNTING}"
     )
     return table
 
 
-def _costs(found: Diagnosis) -> Table:
+def drawn_range(found: Among) -> str:
+    return f"{percent(found['lowest'])} to {percent(found['highest'])}"
+
+
+def _costs(cost: SteeringCost) -> Table:
     table = _table("Attention of these heads", "row", "", *KEYS)
-    for one, label in ((found["cost"]["prompt"], "last of the prompt"), (found["cost"]["answer"], "of the answer")):
+    for one, label in ((cost["prompt"], "last of the prompt"), (cost["answer"], "of the answer")):
         if one:
             for shares, how in ((one["before"], "left alone"), (one["after"], "steered")):
                 table.add_row(label, how, *(percent(shares[key]) for key in KEYS))
@@ -202,14 +161,23 @@ def _costs(found: Diagnosis) -> Table:
 
 def remarks(found: Diagnosis) -> list[str]:
     """What is left to say, a sentence each."""
-    enough, spoilt, grids = found["strength"]["enough"], found["cost"]["steered"], found["grid"]
-    said = [
-        f"A strength of {enough:g} reaches {PLATEAU:.0%} of what {found['strength']['curve'][-1]['strength']:g} does."
-        if enough is not None
-        else "No strength moves an answer to its target.",
-        f"Of the steered answers {percent(spoilt['empty'])} are empty and {percent(spoilt['junk'])} are junk; of the others "
-        f"{percent(found['cost']['unsteered']['empty'])} and {percent(found['cost']['unsteered']['junk'])}.",
-    ]
+    grids, cost, said = found["grid"], found["cost"], list[str]()
+    if "steering" in found:
+        enough, best = found["steering"]["enough"], found["steering"]["strengths"]["gaze"]
+        said.append(
+            f"The heads were steered at strength {best:g}, the best on other strips; {enough:g} reaches {PLATEAU:.0%} of what it "
+            "does."
+            if enough is not None
+            else "No strength moves an answer to its target."
+        )
+    else:
+        said.append("No head looks where the question says, so none was steered.")
+    if cost:
+        spoilt, alone = cost["steered"], cost["unsteered"]
+        said.append(
+            f"Of the steered answers {percent(spoilt['empty'])} are empty and {percent(spoilt['junk'])} are junk; of the others "
+            f"{percent(alone['empty'])} and {percent(alone['junk'])}."
+        )
     said += [_on_grid("strips", "panel", grids["strips"]), _on_grid("photos", "box", grids["photos"])]
     if grids["photos"]["centreless"]:
         said.append(

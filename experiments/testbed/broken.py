@@ -20,16 +20,15 @@ from qwen3vl_jax.model import Qwen3VL
 from qwen3vl_jax.weights import disassemble
 
 Weights = dict[str, Shaped[np.ndarray, "..."]]
-SEED = 0
 QUERIES = "model.language_model.layers.{}.self_attn.q_proj.weight"
 
 
-def untrained(source: Path = CHECKPOINT) -> Weights:
+def untrained(source: Path = CHECKPOINT, seed: int = 0) -> Weights:
     """A model of the same shape as it is before the first step of training."""
-    return disassemble(Qwen3VL(Config.load(source), nnx.Rngs(SEED)))
+    return disassemble(Qwen3VL(Config.load(source), nnx.Rngs(seed)))
 
 
-def scrambled(source: Path = CHECKPOINT) -> Weights:
+def scrambled(source: Path = CHECKPOINT, seed: int = 0) -> Weights:
     """The trained model with the query weights of its heads in other places, each in another layer than its own.
 
     Keys, values, outputs, MLPs and the vision tower stay as they are: what a head reads and writes is as it was, but it
@@ -42,7 +41,7 @@ def scrambled(source: Path = CHECKPOINT) -> Weights:
         rearrange(weights[QUERIES.format(layer)], "(head row) embed -> head row embed", head=heads)
         for layer in range(layers)
     ]
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     moved, taken = rng.integers(1, layers, heads), rng.permutation(heads)
     for layer in range(layers):
         theirs = [rows[(layer + moved[head]) % layers][taken[head]] for head in range(heads)]

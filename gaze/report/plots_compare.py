@@ -31,7 +31,7 @@ class ComparedCheckpoint(NamedTuple):
 
     Attributes:
       profile: the best gaze score of each layer.
-      k: the number of heads at which steering works best; NaN if it does at none.
+      k: the number of heads that are steered; NaN if it is none.
       heads: the number of heads it has.
       gaze, random: accuracy of its gaze heads and of random heads.
     """
@@ -65,7 +65,7 @@ def checkpoints(models: Sequence[ComparedCheckpoint], chance: Number | None = No
     _names(accuracy, [""] * len(models))
     k.set_xlim(0, 1.8 * highest(np.array([one.k / one.heads for one in models], np.float64)))
     _percent(k.xaxis)
-    k.set_xlabel("heads at the peak")
+    k.set_xlabel("heads that are steered")
     accuracy_axis(accuracy, accuracy.xaxis)
     chance_line(accuracy.axvline, chance)
     accuracy.set_xlabel(label)

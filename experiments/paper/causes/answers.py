@@ -74,12 +74,12 @@ def asked(run: Run, strips: Sequence[Strip], name: str, heads: HeadSet | None = 
 
 def generated(run: Run, part: str, strips: Sequence[Strip], conditions: Sequence[Condition]) -> Groups:
     """The judged answers of one part of the experiment, made if they are not there."""
-    return _by_name(run.judged(strips, run.generate(f"{NAME}/{part}", strips, conditions)))
+    return by_name(run.judged(strips, run.generate(f"{NAME}/{part}", strips, conditions)))
 
 
 def saved(run: Run, part: str, strips: Sequence[Strip]) -> Groups:
     """The same, as they are saved."""
-    return _by_name(run.judged(strips, run.answers(f"{NAME}/{part}")))
+    return by_name(run.judged(strips, run.answers(f"{NAME}/{part}")))
 
 
 def summed(groups: Groups, title: str, seed: int) -> SteeredRow:
@@ -108,7 +108,9 @@ def junk(rows: Sequence[Row]) -> float:
     return sum(not row["text"].strip() or is_junk(row["text"]) for row in rows) / len(rows)
 
 
-def _by_name(rows: Sequence[Row]) -> Groups:
+def by_name(rows: Sequence[Row]) -> Groups:
+    """Answers by the name of their condition, or of several that belong together."""
+
     def name(row: Row) -> str:
         said: Any = row.get("name", row["condition"])
         return str(said)

@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments.commands.diagnose import STRENGTHS, diagnose
+from experiments.commands.diagnose import diagnose
 from experiments.commands.diagnosis import remarks, show
+from experiments.paper.examination import STRENGTHS
+from gaze.heads import HeadSet
 from gaze.steering.attention_cost import KEYS
 from qwen3vl_jax.errors import InputError
 
-GIVEN = {"discovery": 8, "selection": 4, "evaluation": 4, "draws": 3, "images": 4, "strips": None}
+GIVEN = {"discovery": 8, "selection": 2, "evaluation": 6, "draws": 4, "images": 4, "strips": None}
 
 
 @pytest.fixture(scope="module")
@@ -24,29 +26,41 @@ def found(tmp_path_factory):
 
 
 def test_the_testbed_has_gaze_heads(found):
-    assert found["has_gaze_heads"] is True
-    assert all(one["passed"] for one in found["criteria"])
-    assert {one["about"] for one in found["criteria"]} == {"attention", "stability", "cause"}
-    assert found["strips"] == {"source": "testbed", "discovery": 8, "held_out": 4}
-    assert (found["model"], found["judge"]) == ("testbed", "exact")
-    best = found["heads"][0]
-    assert best["gaze"] > 0.5
-    assert best["held_out"]["gazes"]
-    assert [head["gaze"] for head in found["heads"]] == sorted((head["gaze"] for head in found["heads"]), reverse=True)
-    assert found["steering"]["gaze"]["accuracy"] > max(found["steering"]["draws"])
-    assert len(found["steering"]["draws"]) == GIVEN["draws"]
+    judged, steering = found["verdict"], found["steering"]
+    assert (judged["answer"], judged["looks"], judged["beside"]) == ("yes", "asked", None)
+    assert {one["about"] for one in judged["criteria"]} == {"answers", "look", "stability", "cause", "need"}
+    assert all(one["state"] == "holds" for one in judged["criteria"] if one["about"] != "need")
+    assert found["strips"] == {"discovery": 8, "selection": 2, "held_out": 6}
+    assert (found["model"], found["judge"], found["source"]) == ("testbed", "exact", "testbed")
+    assert len(found["heads"]) == found["looking"]
+    assert all(one["lift"] > 0.05 and one["routing"] > 0.5 for one in found["heads"])
+    lifts = [head["scores"]["lift"] for head in found["heads"]]
+    assert lifts == sorted(lifts, reverse=True)
+    assert steering["conditions"]["gaze"]["accuracy"] > steering["conditions"]["random"]["against"]["mean"]["value"]
+    assert len(steering["conditions"]["random"]["against"]["accuracies"]) == GIVEN["draws"]
+    assert steering["cut"]["gaze"]["accuracy"] < found["asked"]["accuracy"]
+
+
+def test_what_is_steered_are_the_heads_that_look(found):
+    heads = HeadSet(tuple((one["layer"], one["head"]) for one in found["heads"]))
+    assert found["steering"]["conditions"]["gaze"]["heads"] == heads.fingerprint
+    assert found["steering"]["conditions"]["random"]["k"] == len(heads)
 
 
 def test_it_is_plain_json(found):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_the_least_strength_that_is_enough(found):
-    curve = {one["strength"]: one["accuracy"] for one in found["strength"]["curve"]}
+def test_strengths_are_chosen_on_other_strips(found):
+    steering = found["steering"]
+    curve = {one["strength"]: one["accuracy"] for one in steering["curve"]}
     assert tuple(curve) == STRENGTHS
-    enough = found["strength"]["enough"]
-    assert curve[enough] >= 0.95 * curve[STRENGTHS[-1]]
-    assert all(curve[strength] < 0.95 * curve[STRENGTHS[-1]] for strength in STRENGTHS if strength < enough)
+    assert {one["n"] for one in steering["curve"]} == {GIVEN["selection"] * 6}
+    best = steering["strengths"]["gaze"]
+    assert curve[best] == max(curve.values())
+    assert steering["enough"] <= best
+    assert curve[steering["enough"]] >= 0.95 * curve[best]
+    assert {kind: one["strength"] for kind, one in steering["conditions"].items()} == steering["strengths"]
 
 
 def test_what_steering_takes(found):
@@ -55,15 +69,15 @@ def test_what_steering_takes(found):
         for shares in (one["before"], one["after"]):
             assert set(shares) == set(KEYS)
             assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
-        assert one["after"]["target"] == pytest.approx(1, abs=1e-3)
+        assert one["after"]["target"] > one["before"]["target"]
         assert sum(one["taken"].values()) == pytest.approx(1, abs=1e-3)
-    assert found["cost"]["steered"] == {"empty": 0.0, "junk": 0.0, "n": 24}
-    assert found["cost"]["unsteered"]["n"] == 4
+    assert found["cost"]["steered"] == {"empty": 0.0, "junk": 0.0, "n": 36}
+    assert found["cost"]["unsteered"]["n"] == 6
 
 
 def test_the_grid_of_tokens(found):
     strips, photos = found["grid"]["strips"], found["grid"]["photos"]
-    assert (strips["pictures"], strips["resized"], strips["aligned"], strips["off"]) == (4, 0, 4, 0.0)
+    assert (strips["pictures"], strips["resized"], strips["aligned"], strips["off"]) == (6, 0, 6, 0.0)
     assert strips["tokens"]["least"] == strips["tokens"]["most"]
     assert photos["pictures"] == 4
     assert photos["aligned"] == 0
@@ -78,24 +92,31 @@ def test_it_is_told_in_words(found, capsys, monkeypatch):
     assert "testbed" in said
     assert "has gaze heads." in said
     assert f"L{head['layer']}H{head['head']}" in said
-    for words in ("random heads, 3 draws", "left alone", "of what 10000 does", "every edge falls between two tokens"):
+    for words in ("random, 4 draws", "left alone", "the best on other strips", "every edge falls between two tokens"):
         assert words in said
 
 
-def test_what_does_not_steer_is_said(found):
+def test_what_does_not_steer_is_said(found, capsys, monkeypatch):
     spoilt = {"empty": 0.25, "junk": 0.5, "n": 4}
-    said = remarks({**found, "strength": {"curve": [], "enough": None}, "cost": {**found["cost"], "steered": spoilt}})
+    steering = {**found["steering"], "enough": None}
+    said = remarks({**found, "steering": steering, "cost": {**found["cost"], "steered": spoilt}})
     assert said[0] == "No strength moves an answer to its target."
     assert "25.0% are empty and 50.0% are junk" in said[1]
+    nothing = {**found, "heads": [], "cost": None}
+    del nothing["steering"]
+    assert remarks(nothing)[0] == "No head looks where the question says, so none was steered."
+    monkeypatch.setenv("COLUMNS", "160")
+    show(nothing)
+    assert "every edge falls" in capsys.readouterr().out
 
 
 def test_what_is_kept_is_gone_on_with(tmp_path, monkeypatch):
-    told = diagnose("testbed", tmp_path / "kept", {**GIVEN, "discovery": 4, "selection": 4})
+    told = diagnose("testbed", tmp_path / "kept", {**GIVEN, "discovery": 4, "draws": 2})
     assert (tmp_path / "kept" / "heads.json").exists()
     monkeypatch.setattr(
         "gaze.steering.engine.answers", lambda *args, **settings: pytest.fail("an answer was made again")
     )
-    assert diagnose("testbed", tmp_path / "kept", {**GIVEN, "discovery": 4, "selection": 4}) == told
+    assert diagnose("testbed", tmp_path / "kept", {**GIVEN, "discovery": 4, "draws": 2}) == told
 
 
 def test_folders_that_are_no_model(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.paper import e9_checkpoints as checkpoints
+from experiments.paper.examination import examine
 from experiments.run.run import Run
 from experiments.run.settings import presets
 from experiments.testbed.broken import BROKEN, QUERIES, untrained, write
@@ -17,7 +18,7 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.weights import tensors
 
-SETTINGS = replace(presets("testbed"), discovery=8, selection=4, evaluation=4, draws=3, static=9)
+SETTINGS = replace(presets("testbed"), discovery=8, selection=2, evaluation=6, draws=4, static=9)
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +52,20 @@ def small(folder, **text):
 
 def test_only_the_testbed_has_gaze_heads(results):
     found = results["checkpoints"]
-    assert {name: one["verdict"]["has_gaze_heads"] for name, one in found.items()} == {
-        "testbed": True,
-        "untrained": False,
-        "scrambled": False,
+    assert {name: one["verdict"]["answer"] for name, one in found.items()} == {
+        "testbed": "yes",
+        "untrained": "no",
+        "scrambled": "no",
     }
     for name in BROKEN:
-        attention = [one for one in found[name]["verdict"]["criteria"] if one["about"] == "attention"]
-        assert not any(one["passed"] for one in attention)
+        assert found[name]["looking"] == 0
+        assert "steering" not in found[name]
+        assert any(one["state"] == "fails" for one in found[name]["verdict"]["criteria"] if one["about"] == "look")
         assert max(found[name]["lift_profile"]) < 0.05
     assert len({one["revision"] for one in found.values()}) == 3
-    assert (
-        found["testbed"]["conditions"]["gaze"]["accuracy"]
-        > found["testbed"]["conditions"]["random"]["against"]["highest"]
-    )
-    assert found["testbed"]["k"] == len(found["testbed"]["verdict"]["looks"])
+    steered = found["testbed"]["steering"]["conditions"]
+    assert steered["gaze"]["accuracy"] > steered["random"]["against"]["mean"]["value"]
+    assert found["testbed"]["looking"] == len(found["testbed"]["heads"]) == steered["gaze"]["k"]
 
 
 def test_results_are_plain_and_told_without_the_models(run, results, tmp_path):
@@ -81,7 +81,7 @@ def test_results_are_plain_and_told_without_the_models(run, results, tmp_path):
 
 def test_every_number_says_where_it_comes_from(run, results):
     for name, one in results["checkpoints"].items():
-        for condition in one["conditions"].values():
+        for condition in (one["unsteered"], *one.get("steering", {"conditions": {}})["conditions"].values()):
             assert (condition["model"], condition["revision"]) == (name, one["revision"])
             assert condition["judge"] == "exact"
 
@@ -125,7 +125,7 @@ def test_models_that_are_named(tmp_path):
 def test_a_checkpoint_gets_no_more_strips_than_the_run(tmp_path):
     most = Run(tmp_path / "most", replace(SETTINGS, discovery=500, k=3, heads="h.json"))
     one = checkpoints.runs(most)["testbed"].settings
-    assert (one.discovery, one.evaluation, one.k, one.heads) == (checkpoints.STRIPS["discovery"], 4, None, None)
+    assert (one.discovery, one.evaluation, one.k, one.heads) == (checkpoints.STRIPS["discovery"], 6, None, None)
 
 
 @pytest.mark.parametrize(
@@ -139,4 +139,4 @@ def test_a_model_that_is_too_small(tmp_path, text, said):
     folder = small(tmp_path, **text)
     one = checkpoints.runs(Run(tmp_path / "run", replace(SETTINGS, models=(str(folder),))))["small"]
     with pytest.raises(InputError, match=f"has {said}.*too few"):
-        checkpoints.examine(one)
+        examine(one)
