@@ -164,10 +164,29 @@ def run_command(name: str, out: Path | None, **given: Any) -> None:
     type=RunFolder(path_type=Path),
     help="Keep the run in this folder, or go on with it.",
 )
-@options("dtype", "mesh", "strips", "panels", "photos", "draws", "k", "judge", "seed")
+@options(
+    *(
+        "dtype",
+        "mesh",
+        "strips",
+        "panels",
+        "photos",
+        "discovery",
+        "selection",
+        "evaluation",
+        "draws",
+        "k",
+        "judge",
+        "seed",
+    )
+)
 @distributed_options
 def diagnose_command(model: str, as_json: bool, out: Path | None, **given: Any) -> None:
-    """Does MODEL have gaze heads at all? Which, how stable, and what does steering with them cost?"""
+    """Does MODEL have gaze heads at all? Which, and what does steering with them do and cost?
+
+    All heads that look where the question says are judged together, or the best --k of them. More strips and draws make
+    an uncertain answer certain.
+    """
     from experiments.commands.diagnose import diagnose
     from experiments.commands.diagnosis import show
 

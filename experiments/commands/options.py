@@ -31,12 +31,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "discovery-strips": dict(help="Strips for discovery, if from elsewhere."),
     "panels": dict(type=PANELS, help="Panels of a strip (default: 6)."),
     "share": dict(is_flag=True, default=None, help="Let discovery and evaluation use the same strips."),
-    "discovery": dict(type=FEW, help="Strips that find the heads (default: 60)."),
-    "selection": dict(type=FEW, help="Strips that choose how many heads (default: 24)."),
-    "evaluation": dict(type=FEW, help="Strips to evaluate on (default: 60)."),
+    "discovery": dict(type=FEW, help="Strips that find the heads (default: 60; diagnose 16)."),
+    "selection": dict(
+        type=FEW, help="Strips that choose how many heads, or how strong to steer (default: 24; diagnose 4)."
+    ),
+    "evaluation": dict(type=FEW, help="Strips to evaluate on (default: 60; diagnose 12)."),
     "heads": dict(help="Use this head set in place of the heads that are found."),
     "k": dict(type=COUNT, help="Number of heads; chosen on the selection strips without."),
-    "draws": dict(type=COUNT, help="Random head sets to compare with (default: 10)."),
+    "draws": dict(type=COUNT, help="Random head sets to compare with (default: 10; diagnose 20)."),
     "strength": dict(
         type=float, help="Added to the attention scores, or subtracted; without, what is best for a kind of heads."
     ),

@@ -33,7 +33,7 @@ from experiments.run.summaries import (
     shared,
 )
 from gaze.discovery.scores import CREDITS, Mass, per_strip
-from gaze.discovery.verdict import Asked, Steered, Verdict, looking, too_few_panels, verdict
+from gaze.discovery.verdict import Asked, HeldOut, Steered, Verdict, looking, too_few_panels, verdict
 from gaze.heads import HeadSet, all_heads
 from gaze.statistics import UNATTRIBUTABLE, accuracy
 from gaze.steering import engine as asking
@@ -255,7 +255,7 @@ def _draws(run: Run, groups: Groups) -> tuple[list[list[Row]], list[list[Row]]]:
     return [groups[answers.at(name, strength)] for name in names], [groups[f"{name} cut"] for name in names]
 
 
-def _verdict(run: Run, groups: Groups, discovery: Mass, held_out: Mass) -> tuple[VerdictRow, dict[str, np.ndarray]]:
+def _verdict(run: Run, groups: Groups, discovery: Mass, held_out: HeldOut) -> tuple[VerdictRow, dict[str, np.ndarray]]:
     others = {name: per_strip(held_out, CREDITS[name]).mean(axis=0) for name in ("routing", "lift")}
     if reason := too_few_panels(held_out.shape[-1]):
         return {"answer": None, "reason": f"{reason}.", "looks": "uncertain", "beside": None, "criteria": []}, others

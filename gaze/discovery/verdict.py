@@ -334,16 +334,14 @@ def _beside(discovery: Mass, held_out: HeldOut, asked: Asked, seed: int) -> tupl
     ones, which hardly any other order beats, or the answers must be about the same panels.
     """
     panels = held_out.shape[-1]
-    orders = _orders(panels, seed)
+    orders, simple = _orders(panels, seed), len(_simple(panels))
     first, then = (_lift_of_looking(mass, orders) for mass in (discovery, held_out))
-    simple = len(_simple(panels))
-    likely = 1 + int(first[1 : 1 + simple].argmax())
+    best, likely = int(first.argmax()), 1 + int(first[1 : 1 + simple].argmax())
+    told = accuracy(asked.described == orders[best][asked.panel], asked.strip).low > _above(1 / panels)
     chance = simple * float((first >= first[likely] - 1e-9).mean())
-    best = likely if chance < BESIDE else int(first.argmax())
-    order = orders[best]
-    told = accuracy(asked.described == order[asked.panel], asked.strip).low > _above(1 / panels)
-    if first[best] > first[0] and then[best] > then[0] and (chance < BESIDE or told):
-        return tuple(int(panel) + 1 for panel in order)
+    order = best if told else likely
+    if first[order] > first[0] and then[order] > then[0] and (told or chance < BESIDE):
+        return tuple(int(panel) + 1 for panel in orders[order])
     return None
 
 
