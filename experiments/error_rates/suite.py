@@ -120,7 +120,8 @@ def _page(rows: Sequence[SuiteRow]) -> str:
             for truth in ("yes", "no")
         ),
         "",
-        "Grey is what nobody can call: models that have lost some of what they learned. *Asked*: answers about the panel asked",
+        "Grey is what nobody can call: models that have lost some of what they learned, by noise of more than 2 and less than",
+        "100% of each matrix's standard deviation, or by heads that write less than they did. *Asked*: answers about the panel asked",
         "for. *Ahead*: steered answers on target beyond random heads. *Need*: answers about the panel asked for that are lost",
         "without the heads, beyond random heads. Both in points, with 95% intervals; a dash where no head looks, and none was",
         "steered.",

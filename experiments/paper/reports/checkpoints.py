@@ -128,7 +128,10 @@ def _table(found: Mapping[str, ExaminedRow]) -> Table:
     heads = ("steered", "random, over draws", "all heads")
     steering = (f"{one}, {rule}" for one in heads for rule in ON_TARGET[::2])
     cut = ("panel asked for, without these heads", "without random ones")
-    sources = [made_with(one["steering"]["conditions"]["gaze"]) for one in found.values() if "steering" in one]
+    sources = [
+        made_with(one["steering"]["conditions"]["gaze"] if "steering" in one else one["unsteered"])
+        for one in found.values()
+    ]
     note = f"Each kind of heads at the strength that is its best on other strips. {COUNTING}"
     return Table("The checkpoints", (*names, *steering, *cut), rows, note, sources)
 
