@@ -8,6 +8,7 @@ import click
 from experiments.error_rates import power, suite
 from experiments.error_rates.models import Source, models
 from experiments.run import processes
+from experiments.testbed.testbeds import find_testbed
 from gaze.testbed import CHECKPOINT
 
 HERE = Path(__file__).parent
@@ -29,7 +30,7 @@ def models_command(checkpoint: Path, runs: Path | None, out: Path) -> None:
         for row in suite.diagnosed(models(), Source.open(checkpoint), runs or Path(temporary), {}):
             click.echo(f"{row['name']}: {row['answer']}, in truth {row['truth']}", err=True)
             rows.append(row)
-            suite.save(rows, out)
+            suite.save(rows, find_testbed(checkpoint) or checkpoint.name, out)
 
 
 @cli.command("power")

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from experiments.data.sources import open_source
 from experiments.paper.e1_discovery import panel_questions
 from experiments.testbed.broken import Weights, scrambled, untrained, write
+from experiments.testbed.testbeds import TESTBED, find_testbed
 from gaze.discovery.verdict import looking
 from gaze.heads import Head
 from gaze.pictures.strips import Strip
@@ -57,7 +58,9 @@ class Source:
     @classmethod
     def open(cls, folder: Path) -> "Source":
         """Measures a checkpoint."""
-        strips = open_source("testbed", 1, {"discovery": STRIPS}, False, PANELS).draw("discovery", STRIPS)
+        strips = open_source(find_testbed(folder) or TESTBED, 1, {"discovery": STRIPS}, False, PANELS).draw(
+            "discovery", STRIPS
+        )
         return cls(folder, strips, _looking(folder, strips), _ordinals(Processor.load(folder)))
 
     @property

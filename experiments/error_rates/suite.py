@@ -17,8 +17,8 @@ from experiments.run.run import Run
 from experiments.run.settings import resolve_settings
 from experiments.testbed.broken import write
 
-ABOUT = """`python -m experiments.error_rates models` makes them from the testbed ([models.py](models.py)), diagnoses them as
-`gaze diagnose` does, and writes this page; `models.json` has all that each was judged by."""
+ABOUT = """`python -m experiments.error_rates models CHECKPOINT` makes them ([models.py](models.py)), diagnoses them
+as `gaze diagnose` does, and writes this page; `models.json` has all that each was judged by."""
 
 
 class SuiteRow(TypedDict):
@@ -63,10 +63,10 @@ def diagnosed(models: Sequence[Altered], source: Source, folder: Path, given: di
         yield _row(one, report(run))
 
 
-def save(rows: Sequence[SuiteRow], folder: Path) -> None:
+def save(rows: Sequence[SuiteRow], source: str, folder: Path) -> None:
     """Writes the rows, and a table of them."""
     (folder / "models.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "models.md").write_text(_page(rows), encoding="utf-8")
+    (folder / "models.md").write_text(_page(rows, source), encoding="utf-8")
 
 
 def _row(one: Altered, found: ExaminedRow) -> SuiteRow:
@@ -99,7 +99,7 @@ def _row(one: Altered, found: ExaminedRow) -> SuiteRow:
     }
 
 
-def _page(rows: Sequence[SuiteRow]) -> str:
+def _page(rows: Sequence[SuiteRow], source: str) -> str:
     clear = [row for row in rows if row["truth"] != "grey"]
     counts = {
         (truth, answer): sum((row["truth"], row["answer"]) == (truth, answer) for row in clear)
@@ -109,7 +109,7 @@ def _page(rows: Sequence[SuiteRow]) -> str:
     lines = [
         "# What `gaze diagnose` says of models that are made to have gaze heads, or none",
         "",
-        ABOUT,
+        f"Made from {source}. {ABOUT}",
         "",
         "| in truth | models | yes | uncertain | no |",
         "|---|---:|---:|---:|---:|",

@@ -43,7 +43,8 @@ BATCH = 8
 """Strips whose attention is read at once."""
 CHOICE, STEERING = "choice", "steering"
 """The answers that choose strengths, and those that count."""
-STRENGTHS = (1.0, 2.0, 5.0, 10.0, 100.0, 10_000.0)
+STRENGTHS = (1.0, 2.0, 3.0, 5.0, 10.0, 100.0, 10_000.0)
+"""Of which each kind of heads gets its best, unless the settings give one."""
 TRIED = 3
 """Draws of random heads that choose the strength of all."""
 LEAST_LAYERS, LEAST_HEADS = 2, 8
@@ -140,7 +141,7 @@ def examine(run: Run) -> None:
         tries = [
             answers.steered(run, choice, name, kind, strength)
             for name, kind in _kinds(run, some)[: 2 + TRIED]
-            for strength in STRENGTHS
+            for strength in _tried(run)
         ]
         run.generate(CHOICE, choice, [answers.alone(run, choice), *tries])
         best = strengths(run)
@@ -183,11 +184,11 @@ def strengths(run: Run) -> dict[str, float]:
     reached = {
         kind: {
             strength: np.mean([hits(groups[answers.at(name, strength)]).mean() for name in some])
-            for strength in STRENGTHS
+            for strength in _tried(run)
         }
         for kind, some in names.items()
     }
-    return {kind: max(STRENGTHS, key=lambda one: (curve[one], -one)) for kind, curve in reached.items()}
+    return {kind: max(_tried(run), key=lambda one: (curve[one], -one)) for kind, curve in reached.items()}
 
 
 def report(run: Run) -> ExaminedRow:
@@ -241,6 +242,10 @@ def _kinds(run: Run, some: HeadSet) -> list[tuple[str, HeadSet]]:
     return [("gaze", some), ("all", all_heads(*run.shape)), *drawn]
 
 
+def _tried(run: Run) -> Sequence[float]:
+    return STRENGTHS if run.settings.strength is None else (run.settings.strength,)
+
+
 def _kind(name: str) -> str:
     return name.split()[0]
 
@@ -283,7 +288,7 @@ def _verdict(run: Run, groups: Groups, discovery: Mass, held_out: HeldOut) -> tu
 
 def _steering(run: Run, groups: Groups, panels: int) -> SteeringRow:
     choice, best = _judged(run, "selection", CHOICE), strengths(run)
-    curve = [(one, estimated(choice[answers.at("gaze", one)], choice[UNSTEERED])) for one in STRENGTHS]
+    curve = [(one, estimated(choice[answers.at("gaze", one)], choice[UNSTEERED])) for one in _tried(run)]
     drawn, lost = _draws(run, groups)
     alone = groups[UNSTEERED]
     gaze, everything = (groups[answers.at(name, best[name])] for name in ("gaze", "all"))

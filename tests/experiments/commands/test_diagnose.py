@@ -20,7 +20,7 @@ def found(tmp_path_factory):
     kept = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(kept))
-        told = diagnose("testbed", None, GIVEN)
+        told = diagnose("testbed-sparse", None, GIVEN)
     assert not list(kept.glob("gaze-diagnose-*"))
     return told
 
@@ -31,7 +31,7 @@ def test_the_testbed_has_gaze_heads(found):
     assert {one["about"] for one in judged["criteria"]} == {"answers", "look", "stability", "cause", "need"}
     assert all(one["state"] == "holds" for one in judged["criteria"] if one["about"] != "need")
     assert found["strips"] == {"discovery": 8, "selection": 2, "held_out": 6}
-    assert (found["model"], found["judge"], found["source"]) == ("testbed", "exact", "testbed")
+    assert (found["model"], found["judge"], found["source"]) == ("testbed-sparse", "exact", "testbed-sparse")
     assert len(found["heads"]) == found["looking"]
     assert all(one["lift"] > 0.05 and one["routing"] > 0.5 for one in found["heads"])
     lifts = [head["scores"]["lift"] for head in found["heads"]]
@@ -111,12 +111,12 @@ def test_what_does_not_steer_is_said(found, capsys, monkeypatch):
 
 
 def test_what_is_kept_is_gone_on_with(tmp_path, monkeypatch):
-    told = diagnose("testbed", tmp_path / "kept", {**GIVEN, "discovery": 4, "draws": 2})
+    told = diagnose("testbed-sparse", tmp_path / "kept", {**GIVEN, "discovery": 4, "draws": 2})
     assert (tmp_path / "kept" / "heads.json").exists()
     monkeypatch.setattr(
         "gaze.steering.engine.answers", lambda *args, **settings: pytest.fail("an answer was made again")
     )
-    assert diagnose("testbed", tmp_path / "kept", {**GIVEN, "discovery": 4, "draws": 2}) == told
+    assert diagnose("testbed-sparse", tmp_path / "kept", {**GIVEN, "discovery": 4, "draws": 2}) == told
 
 
 def test_folders_that_are_no_model(tmp_path):

@@ -12,7 +12,7 @@ from experiments.paper.e1_discovery import panel_questions
 from experiments.testbed.broken import write
 from gaze.discovery.scores import gaze_score
 from gaze.steering.engine import discover
-from gaze.testbed import CHECKPOINT
+from gaze.testbed import SPARSE
 from qwen3vl_jax.load import load
 
 SIZES = {"discovery": 8, "selection": 2, "evaluation": 6, "draws": 4, "static": 9}
@@ -29,7 +29,7 @@ ALL = {one.name: one for one in models()}
 
 @pytest.fixture(scope="module")
 def source():
-    return Source.open(CHECKPOINT)
+    return Source.open(SPARSE)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_noise_does_not(source, tmp_path):
 
 
 def test_the_page_tells_every_model(rows, tmp_path):
-    save([*rows.values()], tmp_path)
+    save([*rows.values()], "testbed-sparse", tmp_path)
     page = (tmp_path / "models.md").read_text()
     assert all(f"| {name} |" in page for name in SOME)
     assert "| yes | 1 | 1 | 0 | 0 |" in page
