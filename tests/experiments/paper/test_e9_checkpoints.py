@@ -18,7 +18,7 @@ from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.load.source import open_checkpoint
 from qwen3vl_jax.weights import tensors
 
-SETTINGS = replace(presets("testbed"), discovery=8, selection=2, evaluation=6, draws=4, static=9)
+SETTINGS = replace(presets("testbed"), discovery=8, selection=2, evaluation=8, draws=4)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_models_that_are_named(tmp_path):
 def test_a_checkpoint_gets_no_more_strips_than_the_run(tmp_path):
     most = Run(tmp_path / "most", replace(SETTINGS, discovery=500, k=3, heads="h.json"))
     one = checkpoints.runs(most)["testbed"].settings
-    assert (one.discovery, one.evaluation, one.k, one.heads) == (checkpoints.STRIPS["discovery"], 6, None, None)
+    assert (one.discovery, one.evaluation, one.k, one.heads) == (checkpoints.STRIPS["discovery"], 8, None, None)
 
 
 @pytest.mark.parametrize(
