@@ -12,7 +12,7 @@ import torch
 from flax import struct
 from jaxtyping import Array, Float
 
-from qwen3vl_jax.edits import Edits, Steer, Taps
+from qwen3vl_jax.edits import Amplify, Edits, Steer, Taps
 from qwen3vl_jax.generation.decoding import generate
 from qwen3vl_jax.generation.sampling import Sampling
 
@@ -106,8 +106,11 @@ class TestNothing:
             lambda length: steer(np.ones((LAYERS, HEADS), np.float32), np.zeros(length, np.float32)),
             lambda length: steer(np.zeros((LAYERS, HEADS), np.float32), np.full(length, 1e4, np.float32), uniform=True),
             lambda length: Edits(residual=jnp.zeros((LAYERS, 1, length, EMBED))),
+            lambda length: Edits(
+                amplify=Amplify(jnp.zeros((1, 1, HEADS)), jnp.ones((1, length)), jnp.ones((1,), bool))
+            ),
         ],
-        ids=["none", "one zero", "zero mask", "zero strength", "no heads", "zero residual"],
+        ids=["none", "one zero", "zero mask", "zero strength", "no heads", "zero residual", "zero amount"],
     )
     def test_changes_no_bit(self, build: Callable[[int], Edits], toy: Toy, scene: tuple) -> None:
         prompt, vision = scene

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from qwen3vl_jax.config import Config
-from qwen3vl_jax.edits import Edits, Steer, Taps
+from qwen3vl_jax.edits import Amplify, Edits, Steer, Taps
 from qwen3vl_jax.errors import InputError
 from qwen3vl_jax.generation.decoding import generate
 from qwen3vl_jax.generation.sampling import Sampling
@@ -45,6 +45,7 @@ def cases(model: Qwen3VL, prompt: Prompt, vision: Any) -> dict[str, tuple[dict[s
     """By name: the arguments, and what the sentence must say."""
     length = prompt.tokens.shape[1]
     steer = Steer(jnp.zeros((LAYERS, 1, HEADS)), jnp.zeros((1, length)), jnp.zeros((1,), bool))
+    amplify = Amplify(steer.heads, steer.keys, steer.replace_scores)
     groups = jnp.zeros((1, 2, length))
     beyond, below = prompt.tokens.copy(), prompt.tokens.copy()
     beyond[0, -1], below[0, -1] = VOCAB, -1
@@ -53,6 +54,9 @@ def cases(model: Qwen3VL, prompt: Prompt, vision: Any) -> dict[str, tuple[dict[s
 
     def steered(**change: Any) -> dict[str, Any]:
         return dict(edits=Edits(steer=dataclasses.replace(steer, **change)))
+
+    def amplified(**change: Any) -> dict[str, Any]:
+        return dict(edits=Edits(amplify=dataclasses.replace(amplify, **change)))
 
     def masked(*shape: int) -> dict[str, Any]:
         return dict(edits=Edits(jnp.zeros(shape)))
@@ -80,6 +84,10 @@ def cases(model: Qwen3VL, prompt: Prompt, vision: Any) -> dict[str, tuple[dict[s
         "steered heads": (steered(heads=steer.heads[:, :, 1:]), "edits.steer.heads has shape"),
         "steered keys": (steered(keys=steer.keys[:, 1:]), "edits.steer.keys has shape"),
         "steered queries": (steered(query_mask=jnp.ones((1, length + 2))), "edits.steer.query_mask has shape"),
+        "amplified heads": (amplified(heads=steer.heads[:, :, 1:]), "edits.amplify.heads has shape"),
+        "amplified keys": (amplified(keys=steer.keys[:, 1:]), "edits.amplify.keys has shape"),
+        "amplified queries": (amplified(query_mask=jnp.ones((1, length + 2))), "edits.amplify.query_mask has shape"),
+        "amplified means": (amplified(mean=jnp.zeros((2,), bool)), "edits.amplify.mean has shape"),
         "residual": (dict(edits=Edits(residual=jnp.zeros((LAYERS, 1, 1, EMBED + 1)))), "edits.residual has shape"),
         "position beyond": (tapped([[length]]), f"taps.query_positions holds {length}"),
         "position below": (tapped([[-length - 1]]), "taps.query_positions holds"),
