@@ -221,6 +221,7 @@ def _answers(asked: Asked, panels: int) -> Criterion:
 def _look(held_out: HeldOut, heads: Sequence[Head], seed: int) -> tuple[Criterion, ...]:
     strip = np.arange(len(held_out))
     lift, routing = (_of_heads(per_strip(held_out, credit), heads) for credit in (lift_credit, routing_credit))
+    # One strip has no interval: it may lie anywhere.
     value, low, high = (
         np.nan_to_num(one, nan=edge).item() for one, edge in zip(means(lift, strip), (0, -1, 1), strict=True)
     )
