@@ -26,7 +26,7 @@ from qwen3vl_jax.weights import tensors
 SIZE = (384, 64)
 TOY: dict[str, Any] = copy.deepcopy(MEDIUM)
 TOY["text_config"] |= dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4)
-TOY["text_config"] |= dict(num_key_value_heads=2, head_dim=16, vocab_size=640)
+TOY["text_config"] |= dict(num_key_value_heads=2, head_dim=16, vocab_size=672)
 TOY["text_config"]["rope_scaling"]["mrope_section"] = [4, 2, 2]
 TOY["vision_config"] |= dict(depth=2, hidden_size=16, intermediate_size=32, num_heads=2, out_hidden_size=32)
 TOY["vision_config"] |= dict(deepstack_visual_indexes=[0], num_position_embeddings=36)
@@ -106,7 +106,7 @@ def test_operations_of_a_prefill_are_those_of_its_weights() -> None:
     vision = sum(size for name, size in sizes.items() if ".visual.blocks." in name or "patch_embed" in name)
     found = prefill.flops(config, patches, length)
     seen = sum(range(1, length + 1))
-    assert found["text"] == 2 * length * text + 2 * 32 * 640 + 3 * 4 * seen * 64
+    assert found["text"] == 2 * length * text + 2 * 32 * 672 + 3 * 4 * seen * 64
     assert found["vision"] == 2 * patches * vision + 2 * patches / 4 * merged + 2 * 4 * patches**2 * 16
     assert found["prefill"] == found["text"] + found["vision"]
 

@@ -40,7 +40,7 @@ def test_every_wrong_argument_is_named() -> None:
     script = Path(__file__).with_name("wrong_arguments.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "32 cases, 0 faults" in done.stdout
+    assert "36 cases, 0 faults" in done.stdout
 
 
 def test_shapes_are_checked_under_jit_too(toy: Toy, scene: tuple[Prompt, Vision, int]) -> None:
